@@ -1,0 +1,211 @@
+"""`align_genes`: which var of a data set is which feature of a vocabulary, as a sparse map and a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sclcm.genes.vocabulary import GeneVocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentReport:
+    """What became of the var names of a data set; shares of counts are the caller's, who has the counts.
+
+    Parameters
+    ----------
+    n_var, n_matched
+        Number of var, and of those that have a feature.
+    n_features, n_covered
+        Number of features of the vocabulary, and of those that some var maps to.
+    renamed
+        Var name to feature, for names read as something other than a current name or id: a previous symbol, an
+        alias, a version suffix, another letter case. Plain translation between symbol and Ensembl id is not listed.
+    merged
+        Feature to the var names that share it; their counts are summed.
+    ambiguous
+        Var names that could be several genes; they are not used.
+    dropped
+        Var names without a feature (the ambiguous are listed apart).
+    how
+        Number of var per way of reading, such as `{"exact": 18211, "previous": 32, "unknown": 405}`.
+    species
+        The species the names were read as; `None` where that was not needed.
+    """
+
+    n_var: int
+    n_matched: int
+    n_features: int
+    n_covered: int
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ambiguous: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    how: Mapping[str, int] = field(default_factory=dict)
+    species: str | None = None
+
+    @property
+    def matched_share(self) -> float:
+        """Share of var that have a feature."""
+        return self.n_matched / self.n_var if self.n_var else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of features that some var maps to."""
+        return self.n_covered / self.n_features if self.n_features else 0.0
+
+    def to_uns(self) -> dict[str, Any]:
+        """Return the report as types that h5ad and zarr can store (names never become keys: they may hold `/`)."""
+        return {
+            "n_var": self.n_var,
+            "n_matched": self.n_matched,
+            "n_features": self.n_features,
+            "n_covered": self.n_covered,
+            "matched_share": self.matched_share,
+            "coverage": self.coverage,
+            "species": self.species or "",
+            "how": dict(self.how),
+            "renamed": {"from": string_array(self.renamed), "to": string_array(self.renamed.values())},
+            "merged": {
+                "from": string_array(name for names in self.merged.values() for name in names),
+                "to": string_array(feature for feature, names in self.merged.items() for _ in names),
+            },
+            "ambiguous": string_array(self.ambiguous),
+            "dropped": string_array(self.dropped),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneAlignment:
+    """A sparse map from var to features: column `var_index[k]` counts towards feature `feature_index[k]`.
+
+    Parameters
+    ----------
+    n_var, n_features
+        Sizes of the two sides.
+    var_index
+        The var columns used, ascending.
+    feature_index
+        The feature of each; var that share a feature have their counts summed.
+    report
+        What was renamed, merged, ambiguous and dropped.
+    """
+
+    n_var: int
+    n_features: int
+    var_index: np.ndarray
+    feature_index: np.ndarray
+    report: AlignmentReport
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether no two var share a feature, so that columns can be taken instead of summed."""
+        return self.report.n_covered == len(self.feature_index)
+
+    def matrix(self) -> csr_matrix:
+        """Return the map as ones, `(n_var, n_features)`, float32: `counts @ matrix` are the aligned counts."""
+        return self._matrix
+
+    @cached_property
+    def _matrix(self) -> csr_matrix:
+        indptr = np.zeros(self.n_var + 1, dtype=np.int32)
+        indptr[1:] = np.bincount(self.var_index, minlength=self.n_var).cumsum()
+        ones = np.ones(len(self.var_index), dtype=np.float32)
+        return csr_matrix((ones, self.feature_index.astype(np.int32), indptr), shape=(self.n_var, self.n_features))
+
+
+def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: str | None = None) -> GeneAlignment:
+    """Map the var names of a data set to the features of a vocabulary.
+
+    Where the vocabulary brings its authors' own map, that map alone decides (upper-case name -> feature), as upstream
+    does. Otherwise a name that is a feature is that feature, and any other is read by the resolver of
+    `sclcm.genes.names`: version suffix, letter case, previous symbol, alias, symbol to Ensembl id and back. Names that
+    could be several genes are reported, never guessed.
+
+    Parameters
+    ----------
+    names
+        Var names, in the order of the data; repeats are allowed.
+    vocabulary
+        The vocabulary to map to.
+    species
+        `"human"` or `"mouse"`; `None` tells it from the names.
+
+    Returns
+    -------
+    The map and its report.
+    """
+    listed = [str(name) for name in names]
+    positions, how = _by_authors_map(listed, vocabulary)
+    return _assemble(listed, vocabulary, positions, how, species=species)
+
+
+def string_array(names: Any) -> np.ndarray:
+    """Return names as an object array, the form in which anndata stores strings even when there are none."""
+    listed = list(names)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def _by_authors_map(names: list[str], vocabulary: GeneVocabulary) -> tuple[np.ndarray, np.ndarray]:
+    own, position = vocabulary.names, vocabulary.feature_positions
+    features = names if own is None else [own.get(name.upper()) for name in names]
+    positions = np.array([position.get(feature, -1) for feature in features], dtype=np.int64)  # type: ignore[call-overload]
+    return positions, np.where(positions >= 0, "mapped" if own is not None else "exact", "unknown").astype(object)
+
+
+def _assemble(
+    names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, how: np.ndarray, *, species: str | None
+) -> GeneAlignment:
+    var_index = np.flatnonzero(positions >= 0)
+    feature_index = positions[var_index]
+    covered, uses = np.unique(feature_index, return_counts=True)
+    report = AlignmentReport(
+        n_var=len(names),
+        n_matched=len(var_index),
+        n_features=vocabulary.n_features,
+        n_covered=len(covered),
+        renamed=_renamed(names, vocabulary, positions, how),
+        merged=_merged(names, vocabulary, positions, covered[uses > 1]),
+        ambiguous=tuple(dict.fromkeys(names[i] for i in np.flatnonzero(how == "ambiguous"))),
+        dropped=tuple(dict.fromkeys(names[i] for i in np.flatnonzero((positions < 0) & (how != "ambiguous")))),
+        how=dict(sorted(Counter(how.tolist()).items())),
+        species=species,
+    )
+    return GeneAlignment(
+        n_var=len(names),
+        n_features=vocabulary.n_features,
+        var_index=var_index,
+        feature_index=feature_index,
+        report=report,
+    )
+
+
+def _renamed(names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, how: np.ndarray) -> dict[str, str]:
+    features = vocabulary.features
+    read = np.flatnonzero((positions >= 0) & (how != "exact"))
+    pairs = ((names[i], str(features[positions[i]]), how[i]) for i in read)
+    return {name: feature for name, feature, way in pairs if name != feature and not _translates(name, feature, way)}
+
+
+def _translates(name: str, feature: str, way: str) -> bool:
+    """Whether the authors' map only went from symbol to Ensembl id or back, so that nothing was renamed."""
+    return way == "mapped" and name.upper().startswith("ENS") != feature.startswith("ENS")
+
+
+def _merged(
+    names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, shared: np.ndarray
+) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, list[str]] = {str(vocabulary.features[i]): [] for i in shared}
+    for i in np.flatnonzero(np.isin(positions, shared)):
+        groups[str(vocabulary.features[positions[i]])].append(names[i])
+    return {feature: tuple(group) for feature, group in groups.items()}

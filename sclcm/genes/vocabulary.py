@@ -1,0 +1,223 @@
+"""`GeneVocabulary`: the ordered features of a model with their token ids, and its special tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IdType = Literal["ensembl", "symbol"]
+
+_MAX_TOKEN_ID = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneVocabulary:
+    """Ordered features of a model: feature `i` has the name `features[i]` and the token id `token_ids[i]`.
+
+    Parameters
+    ----------
+    features
+        Names in the model's own spelling (Ensembl ids or symbols), in ascending order of token id.
+    token_ids
+        Token id of each feature, ascending.
+    specials
+        Special tokens of the release, such as `"<pad>"`, with their token ids.
+    ids
+        What the features are: `"ensembl"` or `"symbol"`.
+    species
+        The species whose genes the features are.
+    names
+        The authors' own map of upper-case name to feature, where they published one; it then decides alone.
+    modality
+        What a feature is: `"gene"`, `"protein"`, `"peak"`.
+    """
+
+    features: np.ndarray
+    token_ids: np.ndarray
+    specials: Mapping[str, int]
+    ids: IdType
+    species: tuple[str, ...] = ("human",)
+    names: Mapping[str, str] | None = None
+    modality: str = "gene"
+
+    def __post_init__(self) -> None:
+        features, token_ids = _as_features(self.features), _as_token_ids(self.token_ids)
+        _check_vocabulary(features, token_ids, self.specials, self.ids)
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "token_ids", token_ids)
+        object.__setattr__(self, "specials", MappingProxyType({k: int(v) for k, v in self.specials.items()}))
+        object.__setattr__(self, "species", tuple(self.species))
+        if self.names is not None:
+            object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+
+    @classmethod
+    def from_mapping(
+        cls,
+        token_to_id: Mapping[str, int],
+        *,
+        specials: Iterable[str],
+        ids: IdType,
+        species: Iterable[str] = ("human",),
+        names: Mapping[str, str] | None = None,
+    ) -> GeneVocabulary:
+        """Build a vocabulary from a release's `token -> id` mapping.
+
+        Parameters
+        ----------
+        token_to_id
+            Features and special tokens together, as releases store them.
+        specials
+            Which of the tokens are special; those that the mapping lacks are an error.
+        ids
+            What the features are: `"ensembl"` or `"symbol"`.
+        species
+            The species whose genes the features are.
+        names
+            The authors' own map of upper-case name to feature, if there is one.
+
+        Returns
+        -------
+        The vocabulary, features in ascending order of token id.
+        """
+        special_names = tuple(specials)
+        missing = [name for name in special_names if name not in token_to_id]
+        if missing:
+            msg = f"special tokens {missing!r} are not in the mapping; pass only those the release has"
+            raise ValueError(msg)
+        special_ids = {name: int(token_to_id[name]) for name in special_names}
+        features = [name for name in token_to_id if name not in special_ids]
+        token_ids = np.array([int(token_to_id[name]) for name in features], dtype=np.int64)
+        order = np.argsort(token_ids, kind="stable")
+        return cls(
+            features=_as_features(features)[order],
+            token_ids=token_ids[order],
+            specials=special_ids,
+            ids=ids,
+            species=tuple(species),
+            names=names,
+        )
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> GeneVocabulary:
+        """Rebuild a vocabulary from what `to_json` returned."""
+        return cls(**{**stored, "species": tuple(stored["species"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the vocabulary as JSON types; `from_json` gives it back exactly."""
+        return {
+            "features": self.features.tolist(),
+            "token_ids": self.token_ids.tolist(),
+            "specials": dict(self.specials),
+            "ids": self.ids,
+            "species": list(self.species),
+            "names": None if self.names is None else dict(self.names),
+            "modality": self.modality,
+        }
+
+    def digest(self) -> str:
+        """Return the sha256 of the content, as hex; equal for equal vocabularies whatever they were built from."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, special tokens not counted."""
+        return len(self.features)
+
+    @property
+    def n_tokens(self) -> int:
+        """One more than the highest token id: the rows an embedding table needs."""
+        return 1 + max(int(self.token_ids[-1]), *self.specials.values(), 0)
+
+    def token(self, name: str) -> int:
+        """Return the token id of a special token or a feature, by its exact name."""
+        if name in self.specials:
+            return self.specials[name]
+        if name in self.feature_positions:
+            return int(self.token_ids[self.feature_positions[name]])
+        msg = (
+            f"{name!r} is neither a feature nor a special token of this vocabulary; features are "
+            f"{self.ids} ids such as {str(self.features[0])!r}, special tokens are {list(self.specials)}"
+        )
+        raise KeyError(msg)
+
+    def labels(self, token_ids: np.ndarray) -> np.ndarray:
+        """Return the name of each token id, as an object array of the same shape."""
+        wanted = np.asarray(token_ids)
+        inside = (wanted >= 0) & (wanted < self.n_tokens)
+        names = self._labels[np.where(inside, wanted, 0)]
+        unknown = wanted[~inside | np.equal(names, None)]
+        if unknown.size:
+            msg = f"token id {int(unknown.flat[0])} is not in this vocabulary of {self.n_tokens} tokens"
+            raise ValueError(msg)
+        return names
+
+    @cached_property
+    def feature_positions(self) -> Mapping[str, int]:
+        """Position of each feature by its exact name."""
+        return MappingProxyType({name: i for i, name in enumerate(self.features.tolist())})
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        labels = np.full(self.n_tokens, None, dtype=object)
+        labels[self.token_ids] = self.features
+        for name, token_id in self.specials.items():
+            labels[token_id] = name
+        return labels
+
+
+def _as_features(names: Iterable[str]) -> np.ndarray:
+    listed = [str(name) for name in names]
+    features = np.empty(len(listed), dtype=object)
+    features[:] = listed
+    features.flags.writeable = False
+    return features
+
+
+def _as_token_ids(token_ids: Iterable[int]) -> np.ndarray:
+    ids = np.array(token_ids, dtype=np.int64)
+    if ids.size and (ids.min() < 0 or ids.max() > _MAX_TOKEN_ID):
+        msg = f"token ids run from {ids.min()} to {ids.max()}; expected 0 to {_MAX_TOKEN_ID}"
+        raise ValueError(msg)
+    ids = ids.astype(np.int32)
+    ids.flags.writeable = False
+    return ids
+
+
+def _check_vocabulary(features: np.ndarray, token_ids: np.ndarray, specials: Mapping[str, int], ids: str) -> None:
+    if ids not in get_args(IdType):
+        msg = f"`ids` is {ids!r}; expected one of {list(get_args(IdType))}"
+        raise ValueError(msg)
+    if not len(features):
+        msg = "the vocabulary has no features; expected a mapping of gene names to token ids beside the special tokens"
+        raise ValueError(msg)
+    if features.shape != token_ids.shape:
+        msg = f"{len(features)} features but {token_ids.size} token ids; expected one token id per feature"
+        raise ValueError(msg)
+    _check_unique(features.tolist() + list(specials), what="name")
+    _check_unique(token_ids.tolist() + [int(i) for i in specials.values()], what="token id")
+    if min(specials.values(), default=0) < 0:
+        msg = f"special tokens have negative ids: {dict(specials)}; expected 0 or more"
+        raise ValueError(msg)
+    if np.any(np.diff(token_ids) < 0):
+        msg = "`token_ids` are not ascending; build the vocabulary with `GeneVocabulary.from_mapping`, which sorts"
+        raise ValueError(msg)
+
+
+def _check_unique(values: list[Any], *, what: str) -> None:
+    if len(set(values)) == len(values):
+        return
+    seen: set[Any] = set()
+    repeated = next(value for value in values if value in seen or seen.add(value))  # type: ignore[func-returns-value]
+    msg = f"{what} {repeated!r} occurs more than once in the vocabulary; expected each {what} once"
+    raise ValueError(msg)
