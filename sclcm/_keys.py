@@ -1,0 +1,76 @@
+"""Every slot of an AnnData that this package writes by default, in one place.
+
+A function has one base name, `<model>` or `<model>_<what>` with dots and hyphens as underscores. All its slots derive
+from the base; `key_added` replaces it verbatim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedKeys:
+    """Where `tl.embed` writes: `adata.obsm[obsm]` and `adata.uns[uns]`."""
+
+    obsm: str
+    uns: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneEmbedKeys:
+    """Where `tl.embed_genes` writes: `adata.varm[varm]` and `adata.uns[uns]`."""
+
+    varm: str
+    uns: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateKeys:
+    """Where `tl.annotate` writes: `adata.obs[label]`, `adata.obs[score]` and `adata.uns[uns]`."""
+
+    label: str
+    score: str
+    uns: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UmapKeys:
+    """Where `tl.umap` writes: `adata.obsm[obsm]`, `adata.uns[uns]` and the neighbour graph under `neighbors`."""
+
+    obsm: str
+    uns: str
+    neighbors: str
+
+
+def base_name(model_name: str) -> str:
+    """Return the name of a model as it stands in slot names: `scgpt.brain` becomes `scgpt_brain`."""
+    return model_name.replace(".", "_").replace("-", "_")
+
+
+def embed_keys(model_name: str, key_added: str | None = None) -> EmbedKeys:
+    """Return the slots of a cell embedding."""
+    if key_added is not None:
+        return EmbedKeys(obsm=key_added, uns=key_added)
+    base = base_name(model_name)
+    return EmbedKeys(obsm=f"X_{base}", uns=base)
+
+
+def gene_embed_keys(model_name: str, key_added: str | None = None) -> GeneEmbedKeys:
+    """Return the slots of gene vectors."""
+    base = f"{base_name(model_name)}_genes" if key_added is None else key_added
+    return GeneEmbedKeys(varm=base, uns=base)
+
+
+def annotate_keys(model_name: str, key_added: str | None = None) -> AnnotateKeys:
+    """Return the slots of cell labels."""
+    base = f"{base_name(model_name)}_label" if key_added is None else key_added
+    return AnnotateKeys(label=base, score=f"{base}_score", uns=base)
+
+
+def umap_keys(embedding_key: str, key_added: str | None = None) -> UmapKeys:
+    """Return the slots of a UMAP of `adata.obsm[embedding_key]`."""
+    base = embedding_key.removeprefix("X_")
+    obsm = f"X_umap_{base}" if key_added is None else key_added
+    graph = base if key_added is None else key_added
+    return UmapKeys(obsm=obsm, uns=obsm, neighbors=f"{graph}_neighbors")

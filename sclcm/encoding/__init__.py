@@ -1,0 +1,3 @@
+"""From counts to cell sentences and token batches."""
+
+from __future__ import annotations

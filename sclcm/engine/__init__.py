@@ -1,0 +1,3 @@
+"""Loops over batches of cells; the only callers of a model's forward pass."""
+
+from __future__ import annotations

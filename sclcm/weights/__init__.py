@@ -1,0 +1,3 @@
+"""Weights of the default model, with their model card."""
+
+from __future__ import annotations
