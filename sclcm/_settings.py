@@ -1,0 +1,147 @@
+"""Settings that hold for all calls: `sclcm.settings`.
+
+A value is checked when it is assigned. The environment is read once, when the settings are first used, and is never
+written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Verbosity = Literal["error", "warning", "info", "debug"]
+
+_TRUE = frozenset({"1", "on", "true", "yes"})
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?|xpu(:\d+)?")
+
+
+def _default_cache_dir() -> Path:
+    chosen = os.environ.get("SCLCM_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    parent = os.environ.get("XDG_CACHE_HOME")
+    return (Path(parent) if parent else Path("~/.cache").expanduser()) / "sclcm"
+
+
+def _default_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE
+
+
+def _as_path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        msg = f"`settings.{name}` must be a path, got {value!r} ({type(value).__name__})."
+        raise TypeError(msg)
+    return Path(value).expanduser()
+
+
+def _as_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        msg = f"`settings.{name}` must be True or False, got {value!r}."
+        raise TypeError(msg)
+    return value
+
+
+def _as_device(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
+        msg = f"`settings.{name}` must be 'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps', got {value!r}."
+        raise ValueError(msg)
+    return value
+
+
+def _as_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"`settings.{name}` must be a whole number, got {value!r}."
+        raise TypeError(msg)
+    if value < 0:
+        msg = f"`settings.{name}` must be 0 or more, got {value!r}."
+        raise ValueError(msg)
+    return value
+
+
+def _as_share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"`settings.{name}` must be a number, got {value!r}."
+        raise TypeError(msg)
+    if not 0 <= value <= 1:
+        msg = f"`settings.{name}` is a share and must lie between 0 and 1, got {value!r}."
+        raise ValueError(msg)
+    return float(value)
+
+
+def _as_verbosity(name: str, value: Any) -> str:
+    if value not in get_args(Verbosity):
+        msg = f"`settings.{name}` must be one of {', '.join(map(repr, get_args(Verbosity)))}, got {value!r}."
+        raise ValueError(msg)
+    return str(value)
+
+
+def _show_log(verbosity: str) -> None:
+    """Let the package's log lines through; give them a handler where the program has none."""
+    logger = logging.getLogger("sclcm")
+    logger.setLevel(verbosity.upper())
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+@dataclass(kw_only=True, slots=True)
+class Settings:
+    """Settings of the package; assign to a field to change it.
+
+    Parameters
+    ----------
+    cache_dir
+        Folder for files that were fetched. Default: `SCLCM_CACHE_DIR`, or `sclcm` in the user's cache folder.
+    offline
+        Never open a connection; what is not on this machine is an error. Default: whether `HF_HUB_OFFLINE` is set.
+    device
+        What `device="auto"` means: `"auto"` takes the best device there is.
+    min_genes_matched
+        Fewest genes of the data that a model has to know; a call with fewer is refused.
+    min_share
+        Smallest share of the data's genes that a model has to know; a call with less is refused.
+    progress
+        Whether long calls show a progress bar.
+    verbosity
+        How much is logged: `"error"`, `"warning"`, `"info"` or `"debug"`.
+    """
+
+    cache_dir: Path = field(default_factory=_default_cache_dir)
+    offline: bool = field(default_factory=_default_offline)
+    device: str = "auto"
+    min_genes_matched: int = 100
+    min_share: float = 0.1
+    progress: bool = True
+    verbosity: Verbosity = "warning"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, _checked(name, value))
+        if name == "verbosity" and value != "warning":
+            _show_log(value)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value in the field's own type, or raise an error that says what the field takes."""
+    match name:
+        case "cache_dir":
+            return _as_path(name, value)
+        case "offline" | "progress":
+            return _as_bool(name, value)
+        case "device":
+            return _as_device(name, value)
+        case "min_genes_matched":
+            return _as_count(name, value)
+        case "min_share":
+            return _as_share(name, value)
+        case "verbosity":
+            return _as_verbosity(name, value)
+    msg = f"there is no setting {name!r}; the settings are {', '.join(Settings.__dataclass_fields__)}"
+    raise AttributeError(msg)
+
+
+settings = Settings()
