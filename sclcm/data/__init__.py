@@ -1,0 +1,1 @@
+"""From AnnData to chunks of rows: which matrix, what it holds, how its rows are read."""
