@@ -1,0 +1,36 @@
+"""Shared docstring texts."""
+
+from __future__ import annotations
+
+from sclcm._docs import TEXTS, with_shared_docs
+
+
+def test_shared_text_is_put_in_at_the_indent_of_its_place():
+    @with_shared_docs
+    def function() -> None:
+        """Do a thing.
+
+        Parameters
+        ----------
+        %(adata)s
+        other
+            Another argument with 5 %(adata)s in running text.
+        """
+
+    text = function.__doc__ or ""
+    margin = text.splitlines()[2].split("Parameters")[0]
+    assert f"\n{margin}adata\n{margin}    Annotated data, cells in rows.\n{margin}other\n" in text
+    assert "5 %(adata)s in running text" in text
+
+
+def test_function_without_docstring_is_left_alone():
+    def function() -> None: ...
+
+    assert with_shared_docs(function).__doc__ is None
+
+
+def test_shared_texts_are_numpy_style_parameters():
+    for name, text in TEXTS.items():
+        lines = text.strip("\n").splitlines()
+        assert lines[0].isidentifier(), name
+        assert lines[1].startswith("    "), name
