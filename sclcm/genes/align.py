@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from sclcm.genes.names import HOWS, read_names
+from sclcm.genes.table import AMBIGUOUS as _AMBIGUOUS
+from sclcm.genes.table import UNKNOWN as _UNKNOWN
+from sclcm.genes.table import as_ensembl
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sclcm.genes.names import Readings
     from sclcm.genes.vocabulary import GeneVocabulary
 
 
@@ -144,8 +150,12 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     The map and its report.
     """
     listed = [str(name) for name in names]
-    positions, how = _by_authors_map(listed, vocabulary)
-    return _assemble(listed, vocabulary, positions, how, species=species)
+    if vocabulary.names is not None:
+        positions, how = _by_authors_map(listed, vocabulary, vocabulary.names)
+        return _assemble(listed, vocabulary, positions, how, species=species)
+    readings = read_names(listed, species=species)
+    positions, how = _by_resolver(listed, vocabulary, readings)
+    return _assemble(listed, vocabulary, positions, how, species=readings.species)
 
 
 def string_array(names: Any) -> np.ndarray:
@@ -156,11 +166,67 @@ def string_array(names: Any) -> np.ndarray:
     return array
 
 
-def _by_authors_map(names: list[str], vocabulary: GeneVocabulary) -> tuple[np.ndarray, np.ndarray]:
-    own, position = vocabulary.names, vocabulary.feature_positions
-    features = names if own is None else [own.get(name.upper()) for name in names]
-    positions = np.array([position.get(feature, -1) for feature in features], dtype=np.int64)  # type: ignore[call-overload]
-    return positions, np.where(positions >= 0, "mapped" if own is not None else "exact", "unknown").astype(object)
+def _by_authors_map(
+    names: list[str], vocabulary: GeneVocabulary, authors: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    position = vocabulary.feature_positions
+    features = [authors.get(name.upper()) for name in names]
+    positions = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
+    return np.array(positions, dtype=np.int64), string_array("unknown" if p < 0 else "mapped" for p in positions)
+
+
+def _by_resolver(
+    names: list[str], vocabulary: GeneVocabulary, readings: Readings
+) -> tuple[np.ndarray, np.ndarray]:
+    positions = np.full(len(names), _UNKNOWN, dtype=np.int64)
+    how = readings.how.copy()
+    finder = _FeatureFinder(vocabulary)
+    columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
+    for i, (name, gene, ensembl, way) in enumerate(columns):
+        positions[i], how[i] = finder.find(name, gene, ensembl, way)
+    return positions, how
+
+
+class _FeatureFinder:
+    """Finds the feature of a name that has been read."""
+
+    def __init__(self, vocabulary: GeneVocabulary) -> None:
+        self._exact = vocabulary.feature_positions
+        self._only_ids = vocabulary.ids == "ensembl"
+        self._features = vocabulary.readings
+        self._by_id = _best(self._features.ensembl, np.zeros(vocabulary.n_features, dtype=np.int64))
+        ranks = np.array([HOWS.index(how) for how in self._features.how], dtype=np.int64)
+        self._by_gene = _best(self._features.gene, ranks)
+
+    def find(self, name: str, gene: str | None, ensembl: str | None, way: str) -> tuple[int, str]:
+        """Return the position of the feature, or a negative number, and how the name was read."""
+        position = self._exact.get(name, _UNKNOWN)
+        if position >= 0:
+            return position, "exact"
+        if gene is None:
+            return _UNKNOWN, way
+        written_as_id = as_ensembl(name) is not None
+        if self._only_ids and ensembl is not None:
+            position = self._by_id.get(ensembl, _UNKNOWN)
+        if position < 0 and not (self._only_ids and written_as_id):
+            position = self._by_gene.get(gene, _UNKNOWN)
+        if position < 0:
+            return position, "ambiguous" if position == _AMBIGUOUS else "unknown"
+        return position, self._features.how[position] if way == "exact" else way
+
+
+def _best(keys: np.ndarray, ranks: np.ndarray) -> dict[str, int]:
+    """Map each key to the position that has it at the lowest rank; ties are ambiguous."""
+    best: dict[str, int] = {}
+    rank_of: dict[str, int] = {}
+    for position, (key, rank) in enumerate(zip(keys, ranks.tolist(), strict=True)):
+        if key is None:
+            continue
+        if rank < rank_of.get(key, len(HOWS)):
+            best[key], rank_of[key] = position, rank
+        elif rank == rank_of[key]:
+            best[key] = _AMBIGUOUS
+    return best
 
 
 def _assemble(
@@ -191,15 +257,17 @@ def _assemble(
 
 
 def _renamed(names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, how: np.ndarray) -> dict[str, str]:
-    features = vocabulary.features
-    read = np.flatnonzero((positions >= 0) & (how != "exact"))
-    pairs = ((names[i], str(features[positions[i]]), how[i]) for i in read)
-    return {name: feature for name, feature, way in pairs if name != feature and not _translates(name, feature, way)}
+    used = np.flatnonzero(positions >= 0).tolist()
+    pairs = ((names[i], str(vocabulary.features[positions[i]]), str(how[i])) for i in used)
+    return {name: feature for name, feature, way in pairs if _is_renamed(name, feature, way)}
 
 
-def _translates(name: str, feature: str, way: str) -> bool:
-    """Whether the authors' map only went from symbol to Ensembl id or back, so that nothing was renamed."""
-    return way == "mapped" and name.upper().startswith("ENS") != feature.startswith("ENS")
+def _is_renamed(name: str, feature: str, way: str) -> bool:
+    """Whether a name became another, not counting plain translation between symbol and Ensembl id."""
+    if name == feature:
+        return False
+    translated = (as_ensembl(name) is None) != (as_ensembl(feature) is None)
+    return not (translated and way in ("exact", "mapped"))
 
 
 def _merged(

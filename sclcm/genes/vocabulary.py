@@ -7,15 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+
+from sclcm.genes.names import IdType, read_names
+from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-IdType = Literal["ensembl", "symbol"]
+    from sclcm.genes.names import Readings
 
 _MAX_TOKEN_ID = np.iinfo(np.int32).max
 
@@ -55,10 +57,10 @@ class GeneVocabulary:
         _check_vocabulary(features, token_ids, self.specials, self.ids)
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "token_ids", token_ids)
-        object.__setattr__(self, "specials", MappingProxyType({k: int(v) for k, v in self.specials.items()}))
+        object.__setattr__(self, "specials", {k: int(v) for k, v in self.specials.items()})
         object.__setattr__(self, "species", tuple(self.species))
         if self.names is not None:
-            object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+            object.__setattr__(self, "names", dict(self.names))
 
     @classmethod
     def from_mapping(
@@ -165,7 +167,13 @@ class GeneVocabulary:
     @cached_property
     def feature_positions(self) -> Mapping[str, int]:
         """Position of each feature by its exact name."""
-        return MappingProxyType({name: i for i, name in enumerate(self.features.tolist())})
+        return {name: i for i, name in enumerate(self.features.tolist())}
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What the features stand for, as `sclcm.genes.names` reads them."""
+        known = get_args(Species)
+        return read_names(self.features.tolist(), species=self.species[0] if self.species in [(s,) for s in known] else None)
 
     @cached_property
     def _labels(self) -> np.ndarray:
