@@ -1,0 +1,119 @@
+"""Sizes that a release states itself: read from its config, its tensors or the caller, never typed into a spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A key of the release's own configuration file; dots go into nested dictionaries."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An axis of a tensor, named as in the release."""
+
+    tensor: str
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many tensors match a pattern, `{}` standing for a number: the depth of a stack."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """A size that the release states nowhere: an argument of `load`, an error without it."""
+
+    name: str
+
+
+Rule: TypeAlias = Config | Shape | Count | Given
+Size: TypeAlias = int | Rule
+Text: TypeAlias = str | Rule
+Number: TypeAlias = float | Rule
+
+
+def template_regex(pattern: str) -> re.Pattern[str]:
+    """Compile a tensor name pattern, `{}` standing for a number."""
+    return re.compile(r"(\d+)".join(re.escape(part) for part in pattern.split("{}")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseFacts:
+    """What a checkpoint says of itself: its configuration, the shapes of its tensors, and what the caller gave."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, rule: Rule) -> Any:
+        """Return what a rule stands for in this release; a `ValueError` says what is missing."""
+        match rule:
+            case Config(key):
+                return self._config(key)
+            case Shape(tensor, axis):
+                return self._shape(tensor, axis)
+            case Count(pattern):
+                regex = template_regex(pattern)
+                return sum(regex.fullmatch(name) is not None for name in self.shapes)
+            case Given(name):
+                if name not in self.given:
+                    msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
+                    raise ValueError(msg)
+                return self.given[name]
+
+    def _config(self, key: str) -> Any:
+        if key in self.given:
+            return self.given[key]
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                msg = f"The release's configuration lacks {key!r}; pass it, as in `load(..., {key}=...)`."
+                raise ValueError(msg)
+            value = value[part]
+        return value
+
+    def _shape(self, tensor: str, axis: int) -> int:
+        if tensor not in self.shapes:
+            msg = f"The release lacks the tensor {tensor!r}, from which a size is read; the file may be incomplete."
+            raise ValueError(msg)
+        shape = self.shapes[tensor]
+        if axis >= len(shape):
+            msg = f"The tensor {tensor!r} has shape {shape!r}; a size was to be read from its axis {axis}."
+            raise ValueError(msg)
+        return shape[axis]
+
+
+def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
+    """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
+    if isinstance(declaration, (Config, Shape, Count, Given)):
+        return facts.value(declaration)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
+        changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}
+        return dataclasses.replace(declaration, **changes)  # type: ignore[type-var]
+    if isinstance(declaration, tuple):
+        return tuple(resolve_sizes(item, facts) for item in declaration)  # type: ignore[return-value]
+    if isinstance(declaration, Mapping):
+        return {key: resolve_sizes(item, facts) for key, item in declaration.items()}  # type: ignore[return-value]
+    return declaration
+
+
+def as_int(size: Size) -> int:
+    """Return a resolved size, a positive integer; `ValueError` if it is a rule still, or no such number."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        msg = f"A size must be a positive integer, found {size!r}; the release's configuration may be damaged."
+        raise ValueError(msg)
+    return size

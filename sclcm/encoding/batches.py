@@ -1,0 +1,105 @@
+"""Token batches: sentences of similar length, padded to a rectangle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sclcm.encoding.sentences import SPECIAL, CellSentences
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBatch:
+    """Sentences of several cells in a rectangle, padded at the right.
+
+    Parameters
+    ----------
+    rows
+        Row number of each cell in the data set, shape `(cells,)`.
+    token_ids
+        Shape `(cells, tokens)`, int64.
+    features
+        Feature of each token, `-1` for special tokens and padding, shape `(cells, tokens)`.
+    mask
+        `True` is a real token, shape `(cells, tokens)`.
+    values
+        Value channels by name, zero at padding, each of shape `(cells, tokens)`, float32.
+    scalars
+        Facts of a cell by name, each of shape `(cells,)`.
+    """
+
+    rows: np.ndarray
+    token_ids: np.ndarray
+    features: np.ndarray
+    mask: np.ndarray
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.rows)
+
+    def halves(self) -> tuple[TokenBatch, TokenBatch]:
+        """Return the first and the second half of the cells, each as a batch of the same width."""
+        middle = self.n_cells // 2
+        return self._take(slice(0, middle)), self._take(slice(middle, None))
+
+    def _take(self, cells: slice) -> TokenBatch:
+        return TokenBatch(
+            rows=self.rows[cells],
+            token_ids=self.token_ids[cells],
+            features=self.features[cells],
+            mask=self.mask[cells],
+            values={name: channel[cells] for name, channel in self.values.items()},
+            scalars={name: scalar[cells] for name, scalar in self.scalars.items()},
+        )
+
+
+def iter_batches(
+    sentences: CellSentences, *, pad: int, max_tokens: int, max_cells: int | None = None
+) -> Iterator[TokenBatch]:
+    """Group sentences of similar length, longest first, so that little is padded.
+
+    Parameters
+    ----------
+    sentences
+        The cells; those without any token are left out.
+    pad
+        Token id of the padding.
+    max_tokens
+        Largest number of tokens in a batch, padding included. A longer sentence is a batch of its own.
+    max_cells
+        Largest number of cells in a batch.
+    """
+    lengths = sentences.lengths
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        width = int(lengths[order[start]])
+        n_cells = max(1, min(max_tokens // width, max_cells or len(order)))
+        yield pad_sentences(sentences, order[start : start + n_cells], pad=pad)
+        start += n_cells
+
+
+def pad_sentences(sentences: CellSentences, cells: np.ndarray, *, pad: int) -> TokenBatch:
+    """Put some sentences into a rectangle as wide as the longest of them."""
+    lengths = sentences.lengths[cells]
+    column = np.arange(int(lengths.max(initial=0)))
+    mask = column < lengths[:, None]
+    source = np.where(mask, sentences.indptr[cells][:, None] + column, 0)
+
+    def rectangle(flat: np.ndarray, fill: float) -> np.ndarray:
+        return np.where(mask, flat[source], flat.dtype.type(fill))
+
+    return TokenBatch(
+        rows=sentences.rows[cells],
+        token_ids=rectangle(sentences.token_ids, pad).astype(np.int64),
+        features=rectangle(sentences.features, SPECIAL),
+        mask=mask,
+        values={name: rectangle(channel, 0) for name, channel in sentences.values.items()},
+        scalars={name: scalar[cells] for name, scalar in sentences.scalars.items()},
+    )

@@ -1,0 +1,40 @@
+"""Cell chunks: the aligned counts of some rows, with facts of the full rows taken in the same pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellChunk:
+    """Counts of consecutive cells over a model's features.
+
+    Parameters
+    ----------
+    start
+        Row number of the first cell in the data set.
+    counts
+        Counts over the model's features, shape `(cells, features)`, canonical CSR: sorted indices, neither
+        duplicates nor explicit zeros.
+    totals
+        Sum of each full row, over all genes measured, shape `(cells,)`.
+    n_genes
+        Number of expressed genes of each full row, shape `(cells,)`.
+    obs
+        Values of the columns of `obs` that the model reads, each of shape `(cells,)`.
+    """
+
+    start: int
+    counts: csr_matrix
+    totals: np.ndarray
+    n_genes: np.ndarray
+    obs: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.counts.shape[0]

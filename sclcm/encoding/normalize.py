@@ -1,0 +1,111 @@
+"""The published normalisations: each step turns the stored counts of a chunk into values, and keeps zeros out of sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sclcm._sizes import Number
+from sclcm.encoding.chunks import CellChunk
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivideByFactor:
+    """Divide each count by a factor of its gene, such as its non-zero median over the training corpus.
+
+    A per-cell scale cancels out where only the order within a cell matters, and is left out.
+
+    Parameters
+    ----------
+    factors
+        Name of the companion array with one factor a feature, shape `(features,)`.
+    """
+
+    factors: str
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        return data / arrays[self.factors].astype(np.float32)[chunk.counts.indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormalize:
+    """log1p of counts per `target_sum`, by the total of the full row.
+
+    Parameters
+    ----------
+    target_sum
+        Counts per cell after scaling.
+    total_key
+        Column of `obs` with the true library size, for panels that hold a part of each library. It is read where
+        it exists; the row sum otherwise.
+    """
+
+    target_sum: Number = 1e4
+    total_key: str | None = None
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:  # noqa: ARG002
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        totals = library_sizes(chunk, self.total_key)
+        _check_totals(totals, chunk, self.total_key)
+        scale = np.divide(float(self.target_sum), totals, out=np.zeros_like(totals), where=totals > 0)  # type: ignore[arg-type]
+        return np.log1p(data * np.repeat(scale, np.diff(chunk.counts.indptr))).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standardize:
+    """Subtract a corpus mean and divide by a corpus deviation, gene by gene, then clip.
+
+    Parameters
+    ----------
+    mean
+    deviation
+        Names of companion arrays, each of shape `(features,)`.
+    clip
+        Largest absolute value kept.
+    """
+
+    mean: str
+    deviation: str
+    clip: float
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        genes = chunk.counts.indices
+        scaled = (data - arrays[self.mean][genes]) / arrays[self.deviation][genes]
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+
+NormalizeStep = DivideByFactor | LogNormalize | Standardize
+
+
+def library_sizes(chunk: CellChunk, total_key: str | None) -> np.ndarray:
+    """Return the total counts of each cell, shape `(cells,)`: from `obs` where the column exists, else the row sum."""
+    if total_key is not None and total_key in chunk.obs:
+        return np.asarray(chunk.obs[total_key], dtype=np.float64)
+    return chunk.totals
+
+
+def _check_totals(totals: np.ndarray, chunk: CellChunk, total_key: str | None) -> None:
+    """A library holds at least the counts that the matrix has of it; rounding is forgiven."""
+    wrong = np.flatnonzero(~(totals >= 0.99 * chunk.totals))
+    if len(wrong):
+        cell = int(wrong[0])
+        msg = (
+            f"`.obs[{total_key!r}]` is {totals[cell]!r} for cell {chunk.start + cell}, but the counts of its row sum to "
+            f"{chunk.totals[cell]!r}. It must be the total of the whole library; correct the column, or rename it to "
+            "use the sums of the rows."
+        )
+        raise ValueError(msg)
+
+
+def normalize(steps: tuple[NormalizeStep, ...], chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+    """Apply steps in order to the stored counts of a chunk, shape `(stored,)`, float32."""
+    data = chunk.counts.data.astype(np.float32, copy=False)
+    for step in steps:
+        data = step.apply(data, chunk, arrays)
+    return data

@@ -1,0 +1,167 @@
+"""Cell sentences: the tokens of each cell of a chunk, as flat ragged arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sclcm._sizes import Size, as_int
+from sclcm.encoding.chunks import CellChunk
+from sclcm.encoding.normalize import Arrays, NormalizeStep, library_sizes, normalize
+from sclcm.encoding.select import SelectStep
+from sclcm.genes.vocabulary import GeneVocabulary
+
+SPECIAL = -1
+"""Stands in `features` for a token that is no feature of the vocabulary, such as `<cls>`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How counts become sentences.
+
+    Parameters
+    ----------
+    normalize
+        Steps from counts to values, in order.
+    select
+        Which genes become tokens, and in which order.
+    value
+        What stands for expression at a token: `"normalized"`, or `None` for order alone.
+    prefix
+    suffix
+        Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
+    max_tokens
+        Longest sentence, special tokens included; genes beyond it are cut.
+    total_key
+        Column of `obs` with the library size, which the authors' input contract names.
+    """
+
+    normalize: tuple[NormalizeStep, ...] = ()
+    select: SelectStep
+    value: str | None = None
+    prefix: tuple[str, ...] = ()
+    suffix: tuple[str, ...] = ()
+    max_tokens: Size
+    total_key: str | None = None
+
+    @property
+    def obs_columns(self) -> tuple[str, ...]:
+        """Columns of `obs` that the steps read, where they exist."""
+        return () if self.total_key is None else (self.total_key,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellSentences:
+    """The tokens of some cells.
+
+    Parameters
+    ----------
+    token_ids
+        Tokens of all cells, one after the other, shape `(tokens,)`, int32.
+    features
+        Which feature of the vocabulary each token stands for, `-1` for special tokens, shape `(tokens,)`, int32:
+        the way back to var.
+    indptr
+        Cell `i` has the tokens `indptr[i]:indptr[i + 1]`, shape `(cells + 1,)`.
+    rows
+        Row number of each cell in the data set, shape `(cells,)`.
+    values
+        Value channels by name, each of shape `(tokens,)`, float32.
+    scalars
+        Facts of a cell by name, each of shape `(cells,)`.
+    """
+
+    token_ids: np.ndarray
+    features: np.ndarray
+    indptr: np.ndarray
+    rows: np.ndarray
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each cell, shape `(cells,)`."""
+        return np.diff(self.indptr)
+
+
+def encode(
+    chunk: CellChunk, encoding: Encoding, vocabulary: GeneVocabulary, arrays: Arrays, *, limit: int | None = None
+) -> CellSentences:
+    """Turn the counts of a chunk into sentences.
+
+    Parameters
+    ----------
+    chunk
+        Aligned counts.
+    encoding
+        The steps.
+    vocabulary
+        Gives features their token ids.
+    arrays
+        Companion arrays that the steps name.
+    limit
+        Most gene tokens a sentence may have; `None` follows from `encoding.max_tokens`.
+
+    Returns
+    -------
+    Sentences in the order of the chunk. A cell that expresses no gene of the vocabulary has special tokens only.
+    """
+    prefix = special_ids(encoding.prefix, vocabulary)
+    suffix = special_ids(encoding.suffix, vocabulary)
+    if limit is None:
+        limit = as_int(encoding.max_tokens) - len(prefix) - len(suffix)
+    data = normalize(encoding.normalize, chunk, arrays)
+    taken = encoding.select.rows(data, chunk.counts.indptr, limit)
+    lengths = np.array([len(row) for row in taken], dtype=np.int64)
+    order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
+    features = chunk.counts.indices[order]
+    place = _gene_places(lengths, len(prefix), len(suffix))
+    frame = _frame(lengths, prefix, suffix)
+    token_ids = frame.copy()
+    token_ids[place] = vocabulary.token_ids[features]
+    all_features = np.full(len(frame), SPECIAL, dtype=np.int32)
+    all_features[place] = features
+    channels = {} if encoding.value is None else {"value": _scatter(data[order], place, len(frame))}
+    return CellSentences(
+        token_ids=token_ids,
+        features=all_features,
+        indptr=np.concatenate([[0], np.cumsum(lengths + len(prefix) + len(suffix))]),
+        rows=np.arange(chunk.start, chunk.start + chunk.n_cells),
+        values=channels,
+        scalars={"total": library_sizes(chunk, encoding.total_key)},
+    )
+
+
+def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarray:
+    """Return the token ids of those special tokens that the vocabulary has, int32."""
+    return np.array([vocabulary.specials[name] for name in names if name in vocabulary.specials], dtype=np.int32)
+
+
+def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Positions of the gene tokens among all tokens, when each sentence has `before` and `after` special ones."""
+    offset = np.arange(len(lengths)) * (before + after) + before
+    return np.arange(lengths.sum()) + np.repeat(offset, lengths)
+
+
+def _frame(lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+    """Token ids with the special tokens in place and zeros where genes go, int32."""
+    stops = np.cumsum(lengths + len(prefix) + len(suffix))
+    frame = np.zeros(stops[-1] if len(stops) else 0, dtype=np.int32)
+    starts = stops - lengths - len(prefix) - len(suffix)
+    frame[starts[:, None] + np.arange(len(prefix))] = prefix
+    frame[stops[:, None] - len(suffix) + np.arange(len(suffix))] = suffix
+    return frame
+
+
+def _scatter(data: np.ndarray, place: np.ndarray, n_tokens: int) -> np.ndarray:
+    """Put values at gene tokens and zeros at special ones, shape `(tokens,)`, float32."""
+    values = np.zeros(n_tokens, dtype=np.float32)
+    values[place] = data
+    return values

@@ -1,0 +1,184 @@
+"""One pass over token batches: forward, then reducers that keep what was asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sclcm.encoding.batches import TokenBatch
+from sclcm.nn.configs import Pooling
+from sclcm.nn.lcm import LCM, TokenTensors
+from sclcm.nn.pooling import pool
+
+logger = logging.getLogger("sclcm")
+
+CPU_TOKENS = 8_192
+"""Tokens in a batch on a CPU: enough for the products to be efficient, few enough to stay near the cache."""
+
+DEVICE_TOKENS = 131_072
+"""Largest number of tokens in a batch on an accelerator."""
+
+
+class Reducer(Protocol):
+    """Keeps what it needs of each batch; nothing else survives the pass."""
+
+    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:
+        """Take token vectors of shape `(cells, tokens, width)` and the batch they came from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellVectors:
+    """Pools each cell and writes its row.
+
+    Parameters
+    ----------
+    out
+        Where rows go, shape `(cells of the data set, width)`, float32.
+    pooling
+        How token vectors become one vector.
+    head
+        A head applied to the pooled vector, or `None`.
+    l2_normalize
+        Whether vectors are scaled to length one.
+    """
+
+    out: np.ndarray
+    pooling: Pooling
+    head: str | None = None
+    l2_normalize: bool = False
+
+    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:
+        """Pool the cells of a batch into their rows."""
+        cells_bd = pool(self.pooling, x_bld, tokens.gene_mask_bl, tokens.value_bl)
+        if self.head is not None:
+            cells_bd = lcm.heads[self.head](cells_bd.to(x_bld.dtype)).float()
+        if self.l2_normalize:
+            cells_bd = torch.nn.functional.normalize(cells_bd, dim=-1)
+        self.out[batch.rows] = cells_bd.cpu().numpy()
+
+
+class FeatureMeans:
+    """Average vector of each feature over the cells in which it is a token; special tokens have rows of their own.
+
+    Parameters
+    ----------
+    n_tokens
+        Tokens of the vocabulary.
+    width
+        Width of a token vector.
+    device
+        Where sums are kept.
+    """
+
+    def __init__(self, *, n_tokens: int, width: int, device: torch.device) -> None:
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self._sums = torch.zeros(n_tokens, width, dtype=exact, device=device)
+        self._counts = torch.zeros(n_tokens, dtype=torch.int64, device=device)
+
+    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:  # noqa: ARG002
+        """Add the tokens of a batch."""
+        real_bl = torch.ones_like(tokens.token_ids_bl, dtype=torch.bool) if tokens.mask_bl is None else tokens.mask_bl
+        ids_n = tokens.token_ids_bl[real_bl]
+        self._sums.index_add_(0, ids_n, x_bld[real_bl].to(self._sums.dtype))
+        self._counts.index_add_(0, ids_n, torch.ones_like(ids_n))
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return means, shape `(tokens of the vocabulary, width)`, float32, NaN where never seen, and counts."""
+        means = self._sums / self._counts.unsqueeze(-1)
+        return means.float().cpu().numpy(), self._counts.cpu().numpy()
+
+
+def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
+    """Move a batch to the device, from pinned memory where that is faster."""
+
+    def move(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+    return TokenTensors(
+        token_ids_bl=move(batch.token_ids),
+        mask_bl=None if batch.mask.all() else move(batch.mask),
+        gene_mask_bl=move(batch.features >= 0),
+        value_bl=move(batch.values["value"]) if "value" in batch.values else None,
+    )
+
+
+def token_budget(lcm: LCM, device: torch.device) -> int:
+    """Return how many tokens a batch may have, from the width of the model and the free memory of the device."""
+    if device.type != "cuda":
+        return CPU_TOKENS
+    free, _ = torch.cuda.mem_get_info(device)
+    width = lcm.embed.gene.embedding_dim
+    return int(min(DEVICE_TOKENS, max(4_096, free // 4 // (64 * width))))
+
+
+def run(
+    lcm: LCM, batches: Iterable[TokenBatch], reducers: Iterable[Reducer], *, device: torch.device, n_blocks: int | None
+) -> Iterator[int]:
+    """Run the model over batches and feed the reducers.
+
+    Parameters
+    ----------
+    lcm
+        The model, on `device`.
+    batches
+        Sentences in rectangles.
+    reducers
+        What is kept.
+    device
+        Where to compute.
+    n_blocks
+        Depth that the reducers see; `None` is the whole model.
+
+    Yields
+    ------
+    The number of cells done with, after each piece of a batch. Where the memory of the device does not suffice, the
+    budget is halved and the pass goes on.
+    """
+    reducers = tuple(reducers)
+    largest = None
+    for batch in batches:
+        waiting = [batch]
+        while waiting:
+            piece = waiting.pop()
+            if largest is not None and piece.token_ids.size > largest and piece.n_cells > 1:
+                waiting.extend(reversed(piece.halves()))
+                continue
+            try:
+                _step(lcm, piece, reducers, device=device, n_blocks=n_blocks)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or piece.n_cells == 1:
+                    raise
+                largest = piece.token_ids.size // 2
+                waiting.append(piece)
+                _make_room(device, largest)
+                continue
+            yield piece.n_cells
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory of a device is exhausted."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in words)
+
+
+def _make_room(device: torch.device, n_tokens: int) -> None:
+    logger.warning("out of memory on %s; going on with at most %d tokens at a time", device, n_tokens)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _step(
+    lcm: LCM, batch: TokenBatch, reducers: tuple[Reducer, ...], *, device: torch.device, n_blocks: int | None
+) -> None:
+    with torch.inference_mode():
+        tokens = to_tensors(batch, device)
+        x_bld = lcm(tokens, n_blocks=n_blocks)
+        for reducer in reducers:
+            reducer.update(lcm, x_bld, tokens, batch)

@@ -1,0 +1,212 @@
+"""Compute the arrays that probes declare, from a checkpoint and an input, along the ways that users take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sclcm.encoding.batches import TokenBatch, pad_sentences
+from sclcm.encoding.chunks import CellChunk
+from sclcm.encoding.sentences import CellSentences, encode
+from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
+from sclcm.models._load import load
+from sclcm.models._pass import Input, open_input
+from sclcm.models._pretrained import Pretrained
+from sclcm.nn.lcm import TokenTensors
+from sclcm.reference import _probes as probes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NO_LIMIT = 2**31 - 1
+
+
+class Measurement:
+    """A checkpoint, an input and the draws of upstream, of which probes take arrays.
+
+    Parameters
+    ----------
+    adata
+        The input.
+    folder
+        The checkpoint.
+    family
+        Its family.
+    draws
+        The arrays of `expected.npz`; only those that a probe declares as a draw are read.
+    dtype
+    device
+        How to compute.
+    """
+
+    def __init__(
+        self, adata: AnnData, folder: Path, *, family: str, draws: Mapping[str, np.ndarray], dtype: str, device: str
+    ) -> None:
+        self.adata, self.folder, self.family = adata, folder, family
+        self.draws, self.dtype, self.device = draws, dtype, device
+        self.pretrained = self._load(folder)
+
+    def _load(self, folder: Path) -> Pretrained:
+        where = {"family": self.family, "device": self.device, "dtype": self.dtype}
+        return load(folder, **where, vocabulary=self.folder)
+
+    def take(self, probe: probes.Probe, name: str) -> Any:  # noqa: C901, PLR0911, PLR0912
+        """Return the array that a probe declares; `name` is that of the array."""
+        match probe:
+            case probes.Tokens(cropped=cropped, fill=fill):
+                return self._tokens(cropped=cropped, fill=fill)
+            case probes.Lengths():
+                return self.sentences.lengths
+            case probes.RealTokens():
+                return self.batch.mask.astype(np.int64)
+            case probes.CountsPer(target_sum=target_sum):
+                return self._counts_per(target_sum)
+            case probes.Hidden(layer=layer, rows=rows):
+                return self._hidden(layer)[self.draws[rows]]
+            case probes.Embedding(recipe=recipe):
+                return self._embedding(recipe)
+            case probes.GroupMean(column=column, recipe=recipe):
+                return self._group_mean(column, recipe, name)
+            case probes.GeneMeans(layer=layer):
+                return self._gene_means(layer)[1]
+            case probes.GeneLabels():
+                return self._gene_means(-1)[0]
+            case probes.MaskedLogits(mask=mask, head=head):
+                return self._masked_logits(self.draws[mask], head).cpu().numpy()
+            case probes.MaskedLoss(mask=mask, head=head):
+                return self._masked_loss(self.draws[mask], head)
+            case probes.HeadOutput():
+                return self._head_output(probe)
+            case probes.AttentionMean(block=block, cell=cell):
+                return self._attention_mean(block, cell)
+            case probes.RowDraw():
+                return self._checked_rows(name)
+            case probes.MaskDraw():
+                return self._checked_mask(name)
+        msg = f"The probe {probe!r} cannot be measured."
+        raise TypeError(msg)
+
+    @cached_property
+    def input(self) -> Input:
+        """The input, aligned to the vocabulary."""
+        return open_input(self.adata, self.pretrained, check_overlap=False)
+
+    @cached_property
+    def chunk(self) -> CellChunk:
+        """All cells."""
+        return next(self.input.chunks(self.pretrained, chunk_size=self.adata.n_obs))
+
+    @cached_property
+    def sentences(self) -> CellSentences:
+        """The sentences of all cells."""
+        return self.pretrained.encode(self.chunk)
+
+    @cached_property
+    def batch(self) -> TokenBatch:
+        """All cells in one rectangle, in input order."""
+        return self._rectangle(self.sentences)
+
+    def _rectangle(self, sentences: CellSentences) -> TokenBatch:
+        pad = self.pretrained.vocabulary.specials[self.pretrained.pad]
+        return pad_sentences(sentences, np.arange(sentences.n_cells), pad=pad)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.pretrained.device
+
+    def _tokens(self, *, cropped: bool, fill: int | None) -> np.ndarray:
+        batch = self.batch
+        if not cropped:
+            bare = dataclasses.replace(self.pretrained.encoding, prefix=(), suffix=())
+            vocabulary, arrays = self.pretrained.vocabulary, self.pretrained.arrays
+            batch = self._rectangle(encode(self.chunk, bare, vocabulary, arrays, limit=NO_LIMIT))
+        return batch.token_ids if fill is None else np.where(batch.mask, batch.token_ids, fill)
+
+    def _counts_per(self, target_sum: float) -> np.ndarray:
+        rows, columns = np.nonzero(self.batch.features >= 0)
+        counts = np.asarray(self.chunk.counts[rows, self.batch.features[rows, columns]]).ravel()
+        out = np.zeros(self.batch.features.shape)
+        out[rows, columns] = counts / self.batch.scalars["total"][rows] * target_sum
+        return out
+
+    def _hidden(self, layer: int) -> np.ndarray:
+        depth = 0 if layer == 0 else self.pretrained.lcm.n_blocks + 1 + layer
+        with torch.inference_mode():
+            x_bld = self.pretrained.lcm(to_tensors(self.batch, self._device), n_blocks=depth)
+        return x_bld.float().cpu().numpy() * self.batch.mask[..., None]
+
+    def _embedding(self, recipe: str) -> np.ndarray:
+        chosen = self.pretrained.recipe(recipe)
+        out = np.zeros((self.adata.n_obs, self.pretrained.width(chosen)), dtype=np.float32)
+        vectors = CellVectors(out=out, pooling=chosen.pooling, head=chosen.head, l2_normalize=chosen.l2_normalize)
+        batches = self.input.batches(self.pretrained, batch_size=None)
+        list(run(self.pretrained.lcm, batches, [vectors], device=self._device, n_blocks=self.pretrained.depth(chosen)))
+        return out
+
+    def _group_mean(self, column: str, recipe: str, name: str) -> np.ndarray:
+        groups = self.adata.obs[column].astype(str)
+        group = max((value for value in groups.unique() if name.endswith(value)), key=len, default=None)
+        return self._embedding(recipe)[(groups == group).to_numpy()].mean(0)
+
+    def _gene_means(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        pretrained = self.pretrained
+        reducer = FeatureMeans(
+            n_tokens=pretrained.vocabulary.n_tokens, width=pretrained.d_model, device=pretrained.device
+        )
+        depth = pretrained.lcm.n_blocks + 1 + layer
+        list(run(pretrained.lcm, [self.batch], [reducer], device=self._device, n_blocks=depth))
+        means, counts = reducer.means()
+        seen = np.flatnonzero(counts)
+        labels = pretrained.vocabulary.labels(seen).astype(str)
+        order = np.argsort(labels)
+        return labels[order], means[seen[order]]
+
+    def _masked_logits(self, mask: np.ndarray, head: str) -> torch.Tensor:
+        hide = torch.as_tensor(np.asarray(mask, dtype=bool), device=self._device)
+        tokens = to_tensors(self.batch, self._device)
+        mask_id = self.pretrained.vocabulary.token(self.pretrained.mask or "<mask>")
+        hidden = tokens.token_ids_bl.masked_fill(hide, mask_id)
+        with torch.inference_mode():
+            x_bld = self.pretrained.lcm(dataclasses.replace(tokens, token_ids_bl=hidden))
+            return self.pretrained.lcm.heads[head](x_bld[hide]).float()
+
+    def _masked_loss(self, mask: np.ndarray, head: str) -> float:
+        targets = torch.as_tensor(self.batch.token_ids[np.asarray(mask, dtype=bool)], device=self._device)
+        return float(torch.nn.functional.cross_entropy(self._masked_logits(mask, head), targets))
+
+    def _head_output(self, probe: probes.HeadOutput) -> np.ndarray:
+        tuned = self._load(self.folder / probe.folder)
+        tokens: TokenTensors = to_tensors(self.batch, self._device)
+        with torch.inference_mode():
+            out = tuned.lcm.heads[probe.head](tuned.lcm(tokens)).float().cpu().numpy()
+        if out.ndim == self.batch.mask.ndim + 1:
+            out = out * self.batch.mask[..., None]
+        return out if probe.rows is None else out[self.draws[probe.rows]]
+
+    def _attention_mean(self, block: int, cell: int) -> np.ndarray:
+        row = np.arange(self.sentences.n_cells)[cell]
+        pad = self.pretrained.vocabulary.specials[self.pretrained.pad]
+        tokens = to_tensors(pad_sentences(self.sentences, np.array([row]), pad=pad), self._device)
+        with torch.inference_mode():
+            weights = self.pretrained.lcm.attention_weights(tokens, range(self.pretrained.lcm.n_blocks)[block])
+        return weights[0].mean(0).float().cpu().numpy()
+
+    def _checked_rows(self, name: str) -> np.ndarray:
+        rows = np.asarray(self.draws[name])
+        if len(np.unique(rows)) != len(rows) or rows.min(initial=0) < 0 or rows.max(initial=0) >= self.adata.n_obs:
+            msg = f"{name!r} must name cells of the input, each once; found {rows.tolist()!r}."
+            raise ValueError(msg)
+        return rows
+
+    def _checked_mask(self, name: str) -> np.ndarray:
+        mask = np.asarray(self.draws[name])
+        if mask.shape != self.batch.mask.shape or (mask & ~self.batch.mask).any():
+            msg = f"{name!r} has shape {mask.shape!r} or hides padding; the tokens have shape {self.batch.mask.shape!r}."
+            raise ValueError(msg)
+        return mask

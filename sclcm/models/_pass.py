@@ -1,0 +1,149 @@
+"""One pass of a model over an AnnData: what every task stands on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from sclcm._settings import settings
+from sclcm.data.genes import choose_gene_names, require_overlap
+from sclcm.data.matrix import MatrixSource, choose_matrix
+from sclcm.data.stream import iter_chunks
+from sclcm.encoding.batches import TokenBatch, iter_batches
+from sclcm.encoding.chunks import CellChunk
+from sclcm.engine.infer import Reducer, run, token_budget
+from sclcm.genes.align import GeneAlignment
+from sclcm.models._pretrained import Pretrained
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+logger = logging.getLogger("sclcm")
+
+CHUNK_CELLS = 512
+"""Cells read at a time: enough to sort by length, few enough for flat memory."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Input:
+    """A matrix of an AnnData, aligned to a model, and what has been seen of it so far.
+
+    Parameters
+    ----------
+    source
+        The matrix.
+    alignment
+        Which var is which feature.
+    gene_key
+        Where the gene names were taken from.
+    obs
+        The cells' table.
+    counts_total
+    counts_kept
+        Counts read, and those of them in genes that the model knows.
+    empty_cells
+        Row numbers of cells that express no gene of the vocabulary.
+    """
+
+    source: MatrixSource
+    alignment: GeneAlignment
+    gene_key: str
+    obs: pd.DataFrame
+    counts_total: float = 0.0
+    counts_kept: float = 0.0
+    empty_cells: list[int] = field(default_factory=list)
+
+    def chunks(self, pretrained: Pretrained, *, chunk_size: int = CHUNK_CELLS) -> Iterator[CellChunk]:
+        """Read the matrix once, and keep account."""
+        columns = [column for column in pretrained.encoding.obs_columns if column in self.obs]
+        for chunk in iter_chunks(
+            self.source,
+            self.alignment,
+            self.obs,
+            chunk_size=chunk_size,
+            obs_columns=columns,
+            consumer=repr(pretrained.name),
+        ):
+            self.counts_total += float(chunk.totals.sum())
+            self.counts_kept += float(chunk.counts.data.sum(dtype=np.float64))
+            self.empty_cells += (chunk.start + np.flatnonzero(np.diff(chunk.counts.indptr) == 0)).tolist()
+            yield chunk
+
+    def batches(
+        self, pretrained: Pretrained, *, batch_size: int | None, chunk_size: int = CHUNK_CELLS
+    ) -> Iterator[TokenBatch]:
+        """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens."""
+        budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
+        pad = pretrained.vocabulary.specials[pretrained.pad]
+        for chunk in self.chunks(pretrained, chunk_size=chunk_size):
+            yield from iter_batches(pretrained.encode(chunk), pad=pad, max_tokens=budget, max_cells=batch_size)
+
+    def facts(self) -> dict[str, object]:
+        """Return what `uns` should remember of the input, after the pass."""
+        return {
+            "source": self.source.name,
+            "gene_key": self.gene_key,
+            "matched_genes": self.alignment.report.n_matched,
+            "matched_gene_share": float(self.alignment.report.matched_share),
+            "matched_count_share": self.counts_kept / self.counts_total if self.counts_total else 0.0,
+            "n_empty_cells": len(self.empty_cells),
+        }
+
+
+def open_input(
+    adata: AnnData,
+    pretrained: Pretrained,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    gene_key: str | None = None,
+    check_overlap: bool = True,
+) -> Input:
+    """Choose the matrix and align its genes; nothing of the matrix is read yet.
+
+    Parameters
+    ----------
+    adata
+        The data set.
+    pretrained
+        The model.
+    layer
+    use_raw
+        Which matrix.
+    gene_key
+        Column of var with gene names, or `None` to find it.
+    check_overlap
+        Whether a low overlap with the vocabulary is an error.
+    """
+    source = choose_matrix(adata, layer=layer, use_raw=use_raw)
+    alignment, key = choose_gene_names(
+        source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns
+    )
+    if check_overlap:
+        require_overlap(
+            alignment,
+            model=pretrained.name,
+            vocabulary=pretrained.vocabulary,
+            names=source.var.index if key == "var_names" else source.var[key],
+        )
+    logger.info(
+        "%s: %d of %d genes of %s, by %s", pretrained.name, alignment.report.n_matched, alignment.n_var, source.name, key
+    )
+    return Input(source=source, alignment=alignment, gene_key=key, obs=adata.obs)
+
+
+def one_pass(
+    data: Input, pretrained: Pretrained, reducers: Iterable[Reducer], *, batch_size: int | None, n_blocks: int | None
+) -> None:
+    """Run the model over all cells once, with a progress bar, and feed the reducers."""
+    batches = data.batches(pretrained, batch_size=batch_size)
+    with tqdm(total=data.source.shape[0], unit="cell", desc=pretrained.name, disable=not settings.progress) as bar:
+        for n_cells in run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks):
+            bar.update(n_cells)
+        bar.update(len(data.empty_cells) if bar.n < data.source.shape[0] else 0)

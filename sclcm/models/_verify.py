@@ -1,0 +1,202 @@
+"""`verify`: recompute the authors' numbers on this machine and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+
+from sclcm.checkpoints.readers import read_array, read_tensors
+from sclcm.models._measure import Measurement
+from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
+from sclcm.zoo._registry import get_spec
+
+Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
+
+HALF = 0.05
+"""Share of the size of an array by which half precision may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The comparison of one array; as text, one line of `sclcm verify`.
+
+    Parameters
+    ----------
+    status
+        `"OK"`, `"FAIL"`, `"DEFERRED"` (not computed yet, for a stated reason), `"UNKNOWN"` (no probe).
+    array
+        Its name.
+    max_abs
+    max_rel
+        Largest absolute and relative difference; the number of differing entries for text.
+    tolerance
+        What was allowed, or the reason of another status.
+    """
+
+    status: Status
+    array: str
+    max_abs: float = float("nan")
+    max_rel: float = float("nan")
+    tolerance: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.array} {self.max_abs:.3g} {self.max_rel:.3g} {self.tolerance}"
+
+
+def verify(
+    family: str | None = None, *, fixture: str | Path | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Iterator[Check]:
+    """Compare what this installation computes with what the authors' own code gave.
+
+    Parameters
+    ----------
+    family
+        A family of the zoo; `None` takes every family that has reference numbers.
+    fixture
+        A folder with `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`, or one that holds such folders;
+        `None` takes those of the package. Needs `family`.
+    dtype
+        Number type to compute in. In half precision, arrays of real numbers may differ by 5% of their size.
+    device
+        Where to compute.
+
+    Yields
+    ------
+    One result for each array.
+
+    Raises
+    ------
+    ValueError
+        The family has no reference numbers, or the folder is no fixture.
+    """
+    if fixture is not None and family is None:
+        msg = "`fixture` needs a family, as in `sclcm verify geneformer --fixture DIR`."
+        raise ValueError(msg)
+    families = reference_families() if family is None else [family]
+    for name in families:
+        arrays = _arrays(name)
+        root = Path(fixture) if fixture is not None else _packaged(name)
+        for folder in find_fixtures(root):
+            parts = [name] if family is None else []
+            parts += [] if folder == root else [folder.relative_to(root).as_posix()]
+            prefix = "/".join([*parts, ""])
+            yield from _verify_folder(folder, name, arrays, prefix, dtype=dtype, device=device)
+
+
+def reference_families() -> list[str]:
+    """Return the families with reference numbers in the package."""
+    root = Path(str(files("sclcm.reference")))
+    return sorted(file.parent.name.replace("_", "-") for file in root.glob("*/arrays.py"))
+
+
+def find_fixtures(root: Path) -> list[Path]:
+    """Return the folders with expected arrays, `root` itself or below it; `ValueError` if there are none."""
+    found = sorted(file.parent for file in root.rglob("expected.npz"))
+    if not found:
+        msg = f"{str(root)!r} is no fixture: expected `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`."
+        raise ValueError(msg)
+    return found
+
+
+def summary(checks: list[Check]) -> str:
+    """Return the closing line."""
+    statuses = [check.status for check in checks]
+    words = (("OK", "ok"), ("FAIL", "fail"), ("DEFERRED", "deferred"), ("UNKNOWN", "unknown"))
+    return ", ".join(f"{statuses.count(status)} {word}" for status, word in words)  # type: ignore[arg-type]
+
+
+def _packaged(family: str) -> Path:
+    return Path(str(files("sclcm.reference"))) / family.replace("-", "_")
+
+
+def _arrays(family: str) -> dict[str, Probe]:
+    get_spec(family)
+    if family not in reference_families():
+        msg = f"{family!r} has no reference numbers; {', '.join(map(repr, reference_families()))} have."
+        raise ValueError(msg)
+    return import_module(f"sclcm.reference.{family.replace('-', '_')}.arrays").ARRAYS
+
+
+def _verify_folder(
+    folder: Path, family: str, arrays: dict[str, Probe], prefix: str, *, dtype: str, device: str
+) -> Iterator[Check]:
+    expected = read_array(folder / "expected.npz")
+    facts = json.loads((folder / "expected.json").read_text())
+    adata = anndata.read_h5ad(folder / "input.h5ad")
+    yield from _compare_weights(folder / "checkpoint", family, prefix)
+    measurement = Measurement(
+        adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device
+    )
+    for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
+        probe = find_probe(name, arrays)
+        if probe is None:
+            yield Check(status="UNKNOWN", array=prefix + name, tolerance="no probe computes this array")
+        elif isinstance(probe, Deferred):
+            yield Check(status="DEFERRED", array=prefix + name, tolerance=probe.reason)
+        elif name not in expected or "tolerance" not in facts.get(name, {}):
+            yield Check(status="FAIL", array=prefix + name, tolerance="not in both expected.npz and expected.json")
+        else:
+            yield _check(measurement, probe, name, expected[name], prefix, facts[name]["tolerance"])
+
+
+def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Check]:
+    """Files of one release that hold the same weights must agree; only a disagreement is reported."""
+    found = [file for pattern in get_spec(family).weights for file in sorted(checkpoint.glob(pattern))]
+    states = [read_tensors(file) for file in found]
+    for file, state in zip(found[1:], states[1:], strict=True):
+        shared = sorted(state.keys() & states[0].keys())
+        if differing := [name for name in shared if not state[name].equal(states[0][name])]:
+            text = f"{differing[0]} differs between {found[0].name} and {file.name}"
+            yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=text)
+
+
+def _check(
+    measurement: Measurement, probe: Probe, name: str, wanted: np.ndarray, prefix: str, tolerance: Mapping[str, Any]
+) -> Check:
+    try:
+        found = np.asarray(measurement.take(probe, name))
+    except (ValueError, KeyError, RuntimeError, IndexError) as error:
+        return Check(status="FAIL", array=prefix + name, tolerance=f"could not be computed: {error}")
+    if isinstance(probe, MaskedLogits):
+        found = found[: len(wanted)]
+    if found.shape != wanted.shape:
+        text = f"shape {found.shape}, expected {wanted.shape}"
+        return Check(status="FAIL", array=prefix + name, tolerance=text)
+    if wanted.dtype.kind in "USO":
+        wrong = float((found.astype(str) != wanted.astype(str)).sum())
+        return Check(status="FAIL" if wrong else "OK", array=prefix + name, max_abs=wrong, max_rel=wrong, tolerance="equal")
+    return _compare(found, wanted, prefix + name, _allowed(tolerance, wanted, measurement.dtype))
+
+
+def _allowed(tolerance: Mapping[str, Any], wanted: np.ndarray, dtype: str) -> Mapping[str, Any]:
+    """Return the tolerance for a number type: the stored one, or a share of the array's size in half precision."""
+    if dtype == "float32" or wanted.dtype.kind != "f" or not wanted.size:
+        return tolerance
+    size = float(np.sqrt(np.nanmean(np.square(wanted, dtype=np.float64))))
+    return {**tolerance, "atol": max(tolerance["atol"], HALF * size), "rtol": max(tolerance["rtol"], HALF)}
+
+
+def _compare(found: np.ndarray, wanted: np.ndarray, name: str, tolerance: Mapping[str, Any]) -> Check:
+    atol, rtol = float(tolerance["atol"]), float(tolerance["rtol"])
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    same_nan = np.isnan(a) & np.isnan(b) & bool(tolerance.get("nan_equal"))
+    difference = np.where(same_nan, 0.0, np.abs(a - b))
+    size = np.where(same_nan, 1.0, np.abs(b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(difference == 0, 0.0, difference / size)
+    within = bool((difference <= atol + rtol * size).all())
+    return Check(
+        status="OK" if within else "FAIL",
+        array=name,
+        max_abs=float(difference.max(initial=0.0)),
+        max_rel=float(relative.max(initial=0.0)),
+        tolerance=f"atol={atol:g},rtol={rtol:g}",
+    )

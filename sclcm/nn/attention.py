@@ -1,0 +1,107 @@
+"""Attention: which tokens of a sentence inform which."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sclcm._sizes import as_int
+from sclcm.nn import configs
+from sclcm.nn.layers import Linear
+
+BLOCK = 128
+"""Queries at a time where softmax and products run apart; their scores then stay in the processor's cache."""
+
+LONG = 512
+"""Sentences from this length on are worth taking apart in half precision on a CPU."""
+
+
+class SoftmaxAttention(nn.Module):
+    """Multi-head softmax attention with one joint projection for queries, keys and values."""
+
+    def __init__(self, config: configs.SoftmaxAttention, d_model: int) -> None:
+        super().__init__()
+        self.n_heads = as_int(config.n_heads)
+        if d_model % self.n_heads:
+            msg = f"{self.n_heads} heads do not divide a width of {d_model}."
+            raise ValueError(msg)
+        self.causal = config.causal
+        self.qkv = Linear(d_model, 3 * d_model)
+        self.out = Linear(d_model, d_model)
+
+    def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Mix token vectors.
+
+        Parameters
+        ----------
+        x_bld
+            Token vectors, shape `(cells, tokens, width)`.
+        mask_bl
+            Which tokens are real, shape `(cells, tokens)`, or `None` if all are.
+
+        Returns
+        -------
+        Shape `(cells, tokens, width)`.
+        """
+        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
+        return self.out(mixed_bhlk.transpose(1, 2).flatten(2))
+
+    def weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Return the attention weights themselves, shape `(cells, heads, queries, keys)`; rows sum to one."""
+        q_bhlk, k_bhlk, _ = self._project(x_bld)
+        scores = (q_bhlk @ k_bhlk.transpose(-1, -2)) * q_bhlk.shape[-1] ** -0.5
+        allowed = allowed_keys(mask_bl, x_bld.shape[1], causal=self.causal, device=x_bld.device)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, float("-inf"))
+        return torch.softmax(scores, dim=-1)
+
+    def _project(self, x_bld: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each of shape `(cells, heads, tokens, head width)`."""
+        q_bhlk, k_bhlk, v_bhlk = self.qkv(x_bld).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q_bhlk, k_bhlk, v_bhlk
+
+
+def allowed_keys(mask_bl: Tensor | None, length: int, *, causal: bool, device: torch.device) -> Tensor | None:
+    """Return which keys a query may see, a boolean tensor that broadcasts to `(cells, heads, queries, keys)`."""
+    real = None if mask_bl is None else mask_bl[:, None, None, :]
+    if not causal:
+        return real
+    before = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    return before if real is None else before & real
+
+
+def attend(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, mask_bl: Tensor | None, *, causal: bool) -> Tensor:
+    """Softmax attention by the fastest exact way for device, precision and length; shape as the queries."""
+    if not causal and _apart_is_faster(q_bhlk):
+        return _attend_in_blocks(q_bhlk, k_bhlk, v_bhlk, mask_bl)
+    if causal and mask_bl is None:
+        return functional.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, is_causal=True)
+    allowed = allowed_keys(mask_bl, q_bhlk.shape[2], causal=causal, device=q_bhlk.device)
+    return functional.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, attn_mask=allowed)
+
+
+def _apart_is_faster(q_bhlk: Tensor) -> bool:
+    """On a CPU, bfloat16 products have fast kernels that the fused attention does not use."""
+    return (
+        q_bhlk.device.type == "cpu"
+        and q_bhlk.dtype == torch.bfloat16
+        and q_bhlk.shape[2] >= LONG
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _attend_in_blocks(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, mask_bl: Tensor | None) -> Tensor:
+    """Products and softmax apart, some queries at a time, so that the scores never fill memory."""
+    keys = k_bhlk.transpose(-1, -2)
+    scale = q_bhlk.shape[-1] ** -0.5
+    hidden = None if mask_bl is None else ~mask_bl[:, None, None, :]
+    out_bhlk = torch.empty_like(q_bhlk)
+    for start in range(0, q_bhlk.shape[2], BLOCK):
+        scores = (q_bhlk[:, :, start : start + BLOCK] @ keys).mul_(scale)
+        if hidden is not None:
+            scores = scores.masked_fill_(hidden, float("-inf"))
+        out_bhlk[:, :, start : start + BLOCK] = torch.softmax(scores, dim=-1) @ v_bhlk
+    return out_bhlk

@@ -1,0 +1,65 @@
+"""The stack of Transformer blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sclcm._sizes import as_int
+from sclcm.nn import configs
+from sclcm.nn.attention import SoftmaxAttention
+from sclcm.nn.layers import FeedForward, layer_norm
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with a residual sum and a norm after or before it."""
+
+    def __init__(self, config: configs.BackboneConfig, d_model: int) -> None:
+        super().__init__()
+        self.attn = SoftmaxAttention(config.attention, d_model)
+        self.norm1 = layer_norm(config.layer_norm, d_model)
+        self.ff = FeedForward(config.feed_forward, d_model)
+        self.norm2 = layer_norm(config.layer_norm, d_model)
+        self.dropout = nn.Dropout(float(config.dropout))  # type: ignore[arg-type]
+        self.is_pre_norm = config.norm == "pre"
+
+    def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Transform token vectors; shapes `(cells, tokens, width)` in and out."""
+        if self.is_pre_norm:
+            x_bld = x_bld + self.dropout(self.attn(self.norm1(x_bld), mask_bl))
+            return x_bld + self.dropout(self.ff(self.norm2(x_bld)))
+        x_bld = self.norm1(x_bld + self.dropout(self.attn(x_bld, mask_bl)))
+        return self.norm2(x_bld + self.dropout(self.ff(x_bld)))
+
+    def attention_weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Return the weights of this block's attention, shape `(cells, heads, queries, keys)`, for its input."""
+        return self.attn.weights(self.norm1(x_bld) if self.is_pre_norm else x_bld, mask_bl)
+
+
+class Backbone(nn.Module):
+    """Blocks in a row, then a norm where the model has one."""
+
+    def __init__(self, config: configs.BackboneConfig, d_model: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config, d_model) for _ in range(as_int(config.n_blocks)))
+        self.norm = None if config.final_norm is None else layer_norm(config.final_norm, d_model)
+
+    def forward(self, x_bld: Tensor, mask_bl: Tensor | None, n_blocks: int | None = None) -> Tensor:
+        """Transform token vectors.
+
+        Parameters
+        ----------
+        x_bld
+            Token vectors, shape `(cells, tokens, width)`.
+        mask_bl
+            Which tokens are real, shape `(cells, tokens)`, or `None` if all are.
+        n_blocks
+            Stop after so many blocks, without the final norm; `None` runs them all.
+
+        Returns
+        -------
+        Shape `(cells, tokens, width)`.
+        """
+        depth = len(self.blocks) if n_blocks is None else n_blocks
+        for block in self.blocks[:depth]:
+            x_bld = block(x_bld, mask_bl)
+        return self.norm(x_bld) if self.norm is not None and depth == len(self.blocks) else x_bld

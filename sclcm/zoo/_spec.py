@@ -1,0 +1,246 @@
+"""`ModelSpec`: what a zoo file declares of a published family. Frozen, torch-free, without control flow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sclcm._sizes import ReleaseFacts
+from sclcm.checkpoints.keymap import KeyMap
+from sclcm.encoding.sentences import Encoding
+from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.nn.configs import HeadConfig, LCMConfig, MeanPooling, Pooling
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySource:
+    """Which file of a release holds the gene vocabulary, and what its entries are.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file with token -> id, in order of preference; JSON or a pickled dictionary.
+    ids
+        What the genes are named by.
+    specials
+        Special tokens the family knows; those that the file has are taken.
+    pad
+    mask
+        Which of them pad a batch and hide a token.
+    names
+        Patterns of the authors' own map of any known name -> gene; empty if they have none.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    """
+
+    files: tuple[str, ...]
+    ids: Literal["ensembl", "symbol"]
+    specials: tuple[str, ...]
+    pad: str
+    mask: str | None = None
+    names: tuple[str, ...] = ()
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneFactors:
+    """A companion file with one number a gene; becomes an array in vocabulary order.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference: gene -> number as JSON or a pickled dictionary.
+    """
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """A companion array that lies in the weights file itself, in vocabulary order.
+
+    Parameters
+    ----------
+    tensor
+        Its name there.
+    """
+
+    tensor: str
+
+
+ArraySource: TypeAlias = GeneFactors | StoredArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A cell embedding as its authors published it.
+
+    Parameters
+    ----------
+    pooling
+        How token vectors become one vector.
+    layer
+        Which block's output is pooled: -1 the last, -2 the one before it, and so on.
+    head
+        A head applied to the pooled vector, or `None`.
+    l2_normalize
+        Whether the vector is scaled to length one.
+    """
+
+    pooling: Pooling = field(default_factory=MeanPooling)
+    layer: int = -1
+    head: str | None = None
+    l2_normalize: bool = False
+
+
+@dataclass(frozen=True)
+class VocabularyHas:
+    """The release's vocabulary has this special token."""
+
+    token: str
+
+
+@dataclass(frozen=True)
+class HasTensor:
+    """The checkpoint holds this tensor."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class LacksTensor:
+    """The checkpoint does not hold this tensor."""
+
+    name: str
+
+
+Condition: TypeAlias = VocabularyHas | HasTensor | LacksTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What some checkpoints of a family have besides, recognised by their files and never by their names.
+
+    Parameters
+    ----------
+    when
+        Conditions that must all hold.
+    heads
+        Heads that come in.
+    keys
+        Rules for their tensors.
+    recipes
+        Recipes that come in, or replace those of the family.
+    """
+
+    when: tuple[Condition, ...]
+    heads: Mapping[str, HeadConfig] = field(default_factory=dict)
+    keys: KeyMap = field(default_factory=KeyMap)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One set of published weights.
+
+    Parameters
+    ----------
+    description
+        Corpus and size, in a line.
+    license
+        Licence of the weights.
+    source
+        Where the authors publish them, in words that a person can follow.
+    files
+        What has to be fetched.
+    bundled
+        Folder inside the package's `weights`, for weights that come with the package.
+    """
+
+    description: str
+    license: str
+    source: str = ""
+    files: tuple[str, ...] = ()
+    bundled: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A family of published models.
+
+    Parameters
+    ----------
+    name
+        Name of the family, equal to the name of its file.
+    title
+        One line.
+    reference
+        The publication.
+    vocabulary
+        Where the genes come from.
+    encoding
+        How counts become sentences.
+    architecture
+        The model, with sizes as rules.
+    keys
+        The authors' tensor names and ours.
+    recipes
+        Embeddings as published; `"embed"` is the default.
+    arrays
+        Companion arrays that the encoding names.
+    weights
+        Patterns of the weights file, in order of preference.
+    config
+        Pattern of the configuration file, or `None`.
+    variants
+        What some checkpoints have besides.
+    checkpoints
+        Published weights; the first is the default.
+    needs
+        What the matrix must hold.
+    """
+
+    name: str
+    title: str
+    reference: str
+    vocabulary: VocabularySource
+    encoding: Encoding
+    architecture: LCMConfig
+    keys: KeyMap
+    recipes: Mapping[str, Recipe]
+    arrays: Mapping[str, ArraySource] = field(default_factory=dict)
+    weights: tuple[str, ...]
+    config: str | None = "config.json"
+    variants: tuple[Variant, ...] = ()
+    checkpoints: Mapping[str, Checkpoint]
+    needs: Literal["counts"] = "counts"
+
+
+def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> bool:
+    """Whether a condition holds for a release."""
+    match condition:
+        case VocabularyHas(token):
+            return token in vocabulary.specials
+        case HasTensor(name):
+            return name in facts.shapes
+        case LacksTensor(name):
+            return name not in facts.shapes
+
+
+def with_variants(spec: ModelSpec, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> ModelSpec:
+    """Return the spec with every variant merged in whose conditions hold for a release."""
+    for variant in spec.variants:
+        if all(holds(condition, facts, vocabulary) for condition in variant.when):
+            heads = {**spec.architecture.heads, **variant.heads}
+            spec = dataclasses.replace(
+                spec,
+                architecture=dataclasses.replace(spec.architecture, heads=heads),
+                keys=spec.keys + variant.keys,
+                recipes={**spec.recipes, **variant.recipes},
+            )
+    return spec

@@ -1,0 +1,184 @@
+"""Geneformer V1 and V2: BERT over genes in order of rank (doi:10.1038/s41586-023-06139-9, doi:10.1101/2024.08.16.608180)."""
+
+from __future__ import annotations
+
+from sclcm._sizes import Config, Count, Shape
+from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename, Tie
+from sclcm.encoding.normalize import DivideByFactor
+from sclcm.encoding.select import ByRank
+from sclcm.encoding.sentences import Encoding
+from sclcm.nn.configs import (
+    BackboneConfig,
+    ConstantSegment,
+    FeedForward,
+    FirstToken,
+    LayerNorm,
+    LCMConfig,
+    LearnedPositions,
+    MeanPooling,
+    PooledClassHead,
+    SoftmaxAttention,
+    TableEncoder,
+    TiedTokenHead,
+    TokenClassHead,
+)
+from sclcm.zoo._spec import Checkpoint, GeneFactors, HasTensor, LacksTensor, ModelSpec, Recipe, Variant
+from sclcm.zoo._spec import VocabularyHas, VocabularySource
+
+NORM = LayerNorm(eps=Config("layer_norm_eps"))
+TABLE = "bert.embeddings.word_embeddings.weight"
+BLOCK = "bert.encoder.layer.{}."
+OURS = "backbone.blocks.{}."
+HUB = "the model hub repository ctheodoris/Geneformer, folder "
+FILES_V1 = (
+    "config.json",
+    "model.safetensors",
+    "geneformer/gene_dictionaries_30m/token_dictionary_gc30M.pkl",
+    "geneformer/gene_dictionaries_30m/gene_median_dictionary_gc30M.pkl",
+    "geneformer/gene_dictionaries_30m/ensembl_mapping_dict_gc30M.pkl",
+)
+FILES_V2 = (
+    "config.json",
+    "model.safetensors",
+    "geneformer/token_dictionary_gc104M.pkl",
+    "geneformer/gene_median_dictionary_gc104M.pkl",
+    "geneformer/ensembl_mapping_dict_gc104M.pkl",
+)
+
+SPEC = ModelSpec(
+    name="geneformer",
+    title="Geneformer: a BERT over the genes of a cell in order of rank",
+    reference="Theodoris et al., Nature 2023; Chen et al., bioRxiv 2024",
+    vocabulary=VocabularySource(
+        files=("token_dictionary*.pkl", "token_dictionary*.json"),
+        ids="ensembl",
+        specials=("<pad>", "<mask>", "<cls>", "<eos>"),
+        pad="<pad>",
+        mask="<mask>",
+        names=("ensembl_mapping_dict*.pkl", "ensembl_mapping_dict*.json"),
+        gene_columns=("ensembl_id",),
+    ),
+    arrays={"median": GeneFactors(files=("gene_median_dictionary*.pkl", "gene_median_dictionary*.json"))},
+    # The second generation frames a sentence by <cls> and <eos>; the first has neither in its vocabulary.
+    encoding=Encoding(
+        normalize=(DivideByFactor(factors="median"),),
+        select=ByRank(),
+        prefix=("<cls>",),
+        suffix=("<eos>",),
+        max_tokens=Config("max_position_embeddings"),
+        total_key="n_counts",
+    ),
+    architecture=LCMConfig(
+        d_model=Config("hidden_size"),
+        gene=TableEncoder(n_tokens=Shape(TABLE)),
+        position=LearnedPositions(n_positions=Shape("bert.embeddings.position_embeddings.weight")),
+        segment=ConstantSegment(n_segments=Shape("bert.embeddings.token_type_embeddings.weight")),
+        embedding_norm=NORM,
+        backbone=BackboneConfig(
+            n_blocks=Count(BLOCK + "output.dense.weight"),
+            attention=SoftmaxAttention(n_heads=Config("num_attention_heads")),
+            feed_forward=FeedForward(d_hidden=Config("intermediate_size"), activation=Config("hidden_act")),
+            norm="post",
+            layer_norm=NORM,
+            dropout=Config("hidden_dropout_prob"),
+        ),
+    ),
+    keys=KeyMap(
+        Drop("bert.embeddings.position_ids"),  # 0, 1, 2, ...: a buffer that files of transformers 4.6 carry
+        Tie((TABLE, "cls.predictions.decoder.weight"), "embed.gene.weight"),
+        Rename("bert.embeddings.position_embeddings.weight", "embed.position.weight"),
+        Rename("bert.embeddings.token_type_embeddings.weight", "embed.segment.weight"),
+        Rename("bert.embeddings.LayerNorm.weight", "embed.norm.weight"),
+        Rename("bert.embeddings.LayerNorm.bias", "embed.norm.bias"),
+        Join(
+            tuple(BLOCK + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
+            OURS + "attn.qkv.weight",
+        ),
+        Join(
+            tuple(BLOCK + f"attention.self.{part}.bias" for part in ("query", "key", "value")), OURS + "attn.qkv.bias"
+        ),
+        Rename(BLOCK + "attention.output.dense.weight", OURS + "attn.out.weight"),
+        Rename(BLOCK + "attention.output.dense.bias", OURS + "attn.out.bias"),
+        Rename(BLOCK + "attention.output.LayerNorm.weight", OURS + "norm1.weight"),
+        Rename(BLOCK + "attention.output.LayerNorm.bias", OURS + "norm1.bias"),
+        Rename(BLOCK + "intermediate.dense.weight", OURS + "ff.up.weight"),
+        Rename(BLOCK + "intermediate.dense.bias", OURS + "ff.up.bias"),
+        Rename(BLOCK + "output.dense.weight", OURS + "ff.down.weight"),
+        Rename(BLOCK + "output.dense.bias", OURS + "ff.down.bias"),
+        Rename(BLOCK + "output.LayerNorm.weight", OURS + "norm2.weight"),
+        Rename(BLOCK + "output.LayerNorm.bias", OURS + "norm2.bias"),
+    ),
+    # Upstream's default layer is the second to last, which it calls -1; its 0 is the last.
+    recipes={
+        "embed": Recipe(pooling=MeanPooling(), layer=-2),
+        "mean": Recipe(pooling=MeanPooling(), layer=-2),
+        "mean_last": Recipe(pooling=MeanPooling(), layer=-1),
+    },
+    weights=("model.safetensors", "pytorch_model.bin"),
+    variants=(
+        Variant(
+            when=(VocabularyHas("<cls>"),),
+            recipes={
+                "embed": Recipe(pooling=FirstToken(), layer=-2),
+                "cls": Recipe(pooling=FirstToken(), layer=-2),
+                "cls_last": Recipe(pooling=FirstToken(), layer=-1),
+            },
+        ),
+        Variant(
+            when=(HasTensor("cls.predictions.bias"),),
+            heads={"token": TiedTokenHead(activation=Config("hidden_act"), layer_norm=NORM)},
+            keys=KeyMap(
+                Tie(("cls.predictions.bias", "cls.predictions.decoder.bias"), "heads.token.bias"),
+                Rename("cls.predictions.transform.dense.weight", "heads.token.dense.weight"),
+                Rename("cls.predictions.transform.dense.bias", "heads.token.dense.bias"),
+                Rename("cls.predictions.transform.LayerNorm.weight", "heads.token.norm.weight"),
+                Rename("cls.predictions.transform.LayerNorm.bias", "heads.token.norm.bias"),
+            ),
+        ),
+        # A fine-tuned cell classifier pools position 0: <cls> in V2, the top-ranked gene in V1.
+        Variant(
+            when=(HasTensor("classifier.weight"), HasTensor("bert.pooler.dense.weight")),
+            heads={"cell_class": PooledClassHead(n_classes=Shape("classifier.weight"))},
+            keys=KeyMap(
+                Rename("bert.pooler.dense.weight", "heads.cell_class.dense.weight"),
+                Rename("bert.pooler.dense.bias", "heads.cell_class.dense.bias"),
+                Rename("classifier.weight", "heads.cell_class.out.weight"),
+                Rename("classifier.bias", "heads.cell_class.out.bias"),
+            ),
+        ),
+        Variant(
+            when=(HasTensor("classifier.weight"), LacksTensor("bert.pooler.dense.weight")),
+            heads={"gene_class": TokenClassHead(n_classes=Shape("classifier.weight"))},
+            keys=KeyMap(
+                Rename("classifier.weight", "heads.gene_class.out.weight"),
+                Rename("classifier.bias", "heads.gene_class.out.bias"),
+            ),
+        ),
+    ),
+    checkpoints={
+        "v1-10m": Checkpoint(
+            description="V1, 6 blocks of width 256, 27 million human cells",
+            license="Apache-2.0",
+            source=HUB + "Geneformer-V1-10M",
+            files=FILES_V1,
+        ),
+        "v2-104m": Checkpoint(
+            description="V2, 12 blocks of width 768, 104 million human cells",
+            license="Apache-2.0",
+            source=HUB + "Geneformer-V2-104M",
+            files=FILES_V2,
+        ),
+        "v2-104m-clcancer": Checkpoint(
+            description="V2, 12 blocks of width 768, continued on 14 million cancer cells",
+            license="Apache-2.0",
+            source=HUB + "Geneformer-V2-104M_CLcancer",
+            files=FILES_V2,
+        ),
+        "v2-316m": Checkpoint(
+            description="V2, 18 blocks of width 1,152, 104 million human cells",
+            license="Apache-2.0",
+            source=HUB + "Geneformer-V2-316M",
+            files=FILES_V2,
+        ),
+    },
+)
