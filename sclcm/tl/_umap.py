@@ -1,0 +1,144 @@
+"""UMAP of an embedding."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sclcm._compat import recorded_versions
+from sclcm._keys import UmapKeys, umap_keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+logger = logging.getLogger("sclcm")
+
+_FEWEST_CELLS = 4
+
+
+def umap(
+    adata: AnnData,
+    key: str = "X_sclcm_mini",
+    *,
+    n_neighbors: int = 15,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+    min_dist: float = 0.5,
+    random_state: int = 0,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Lay an embedding out in two dimensions.
+
+    Calls :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.umap` on the embedding. Neither the layout nor the graph
+    replaces another one: each embedding has its own slots.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with an embedding, for example from :func:`sclcm.tl.embed`.
+    key
+        Name of the embedding in `adata.obsm`.
+    n_neighbors
+        Neighbours of a cell in the graph; at most the number of cells less one is used.
+    metric
+        Distance between cells.
+    min_dist
+        How close together points may lie.
+    random_state
+        Seed of the layout.
+    key_added
+        Replaces the base of the names below.
+    copy
+        Return a changed copy and leave `adata` alone.
+
+    Returns
+    -------
+    `None`, or the changed copy if `copy=True`. With `<base>` the name of the embedding without `X_`, this is written:
+
+    `adata.obsm['X_umap_<base>' | key_added]` : array `(n_obs, 2)`, float32
+        The layout.
+    `adata.uns['X_umap_<base>' | key_added]` : dict
+        Parameters and versions.
+    `adata.obsp['<base>_neighbors_distances' | ...]`, `adata.obsp['<base>_neighbors_connectivities' | ...]` : csr
+        The graph, to be used with `neighbors_key='<base>_neighbors'`, for example in :func:`scanpy.tl.leiden`.
+    `adata.uns['<base>_neighbors' | '<key_added>_neighbors']` : dict
+        What scanpy records about the graph.
+    """
+    embedding = _finite_embedding(adata, key)
+    if copy:
+        if adata.isbacked:
+            msg = "`copy=True` cannot copy a backed AnnData; pass `adata.to_memory()` or use `copy=False`."
+            raise ValueError(msg)
+        adata = adata.copy()
+    keys = umap_keys(key, key_added)
+    n_neighbors = min(n_neighbors, adata.n_obs - 1)
+    params = {
+        "key": key,
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "min_dist": min_dist,
+        "random_state": random_state,
+    }
+    _write(adata, _laid_out(embedding, keys, params), keys)
+    adata.uns[keys.uns] = {
+        "params": params | {"neighbors_key": keys.neighbors},
+        "versions": recorded_versions(),
+    }
+    logger.info("UMAP of `.obsm[%r]` is in `.obsm[%r]`. Next: `sclcm.pl.umap(adata, %r)`.", key, keys.obsm, key)
+    return adata if copy else None
+
+
+def _finite_embedding(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obsm:
+        msg = (
+            f"`.obsm` holds no {key!r}, only {sorted(adata.obsm)}. Call `sclcm.tl.embed(adata)`, or pass another `key`."
+        )
+        raise KeyError(msg)
+    embedding = np.asarray(adata.obsm[key])
+    if adata.n_obs < _FEWEST_CELLS:
+        msg = f"a UMAP needs at least {_FEWEST_CELLS} cells, `adata` has {adata.n_obs}."
+        raise ValueError(msg)
+    bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if bad.size:
+        msg = (
+            f"`.obsm[{key!r}]` is not finite for {bad.size} of {adata.n_obs} cells, first {adata.obs_names[bad[0]]!r}; "
+            "take those cells out first."
+        )
+        raise ValueError(msg)
+    return embedding
+
+
+def _laid_out(embedding: np.ndarray, keys: UmapKeys, params: dict[str, Any]) -> AnnData:
+    """Build graph and layout beside the user's object, so that a call that fails leaves it as it was."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    scratch = AnnData(obsm={params["key"]: embedding}, shape=(len(embedding), 0))
+    sc.pp.neighbors(
+        scratch,
+        n_neighbors=params["n_neighbors"],
+        use_rep=params["key"],
+        metric=params["metric"],
+        random_state=params["random_state"],
+        key_added=keys.neighbors,
+    )
+    sc.tl.umap(
+        scratch,
+        min_dist=params["min_dist"],
+        random_state=params["random_state"],
+        neighbors_key=keys.neighbors,
+        key_added=keys.obsm,
+    )
+    return scratch
+
+
+def _write(adata: AnnData, scratch: AnnData, keys: UmapKeys) -> None:
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    adata.uns[keys.neighbors] = scratch.uns[keys.neighbors]
+    for name in ("distances_key", "connectivities_key"):
+        slot = scratch.uns[keys.neighbors][name]
+        adata.obsp[slot] = scratch.obsp[slot]
+    adata.obsm[keys.obsm] = scratch.obsm[keys.obsm].astype(np.float32)
