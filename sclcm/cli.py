@@ -1,0 +1,240 @@
+"""The command line: arguments to public functions.
+
+Heavy packages are imported inside the commands, so that `sclcm --help` is immediate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_USER_ERRORS = (ImportError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+
+class _Commands(TyperGroup):
+    """Show an error as one line and leave with status 1; `--debug`, anywhere on the line, shows where it arose."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = [argument for argument in args if argument != "--debug"]
+        return super().parse_args(ctx, ["--debug", *rest] if len(rest) < len(args) else rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except _USER_ERRORS as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+def _one_line(error: BaseException) -> str:
+    # `str` of a KeyError is the repr of its message.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+models_app = typer.Typer(no_args_is_help=True, help="List and describe models.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Input = Annotated[str, typer.Argument(metavar="INPUT", help="An .h5ad or .zarr file, or a bundled data set.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[DType, typer.Option(help="Precision of the forward pass.")]
+Layer = Annotated[str | None, typer.Option(help="Layer to read instead of .X.")]
+UseRaw = Annotated[bool, typer.Option("--use-raw", help="Read .raw.X.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from sclcm._compat import package_version
+
+        typer.echo(package_version())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Large cellular models on AnnData files."""
+    from sclcm._settings import settings
+
+    settings.verbosity = "debug" if debug else "warning" if quiet else "info"
+    settings.progress = settings.progress and not quiet
+
+
+@app.command()
+def embed(
+    source: Input,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .h5ad or .zarr.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Name or path of a model.")] = "sclcm-mini",
+    family: Annotated[str | None, typer.Option(help="Family of a model given as a path.")] = None,
+    annotate: Annotated[bool, typer.Option("--annotate", help="Label cells as well.")] = False,
+    umap: Annotated[Path | None, typer.Option(help="Picture of a UMAP to write, .png, .pdf or .svg.")] = None,
+    recipe: Annotated[str, typer.Option(help="One of the recipes that `sclcm models describe` lists.")] = "embed",
+    layer: Layer = None,
+    use_raw: UseRaw = False,
+    gene_key: Annotated[str | None, typer.Option(help="Column of .var with gene names.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batches.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most cells in one batch.")] = None,
+    random_state: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    device: Device = "auto",
+    dtype: Precision = "auto",
+    key_added: Annotated[str | None, typer.Option(help="Replaces the names of the embedding's slots.")] = None,
+) -> None:
+    """Embed the cells of a file; label them and draw them, if asked to."""
+    _check_outputs(source, output, umap)
+    from sclcm._keys import embed_keys
+    from sclcm.models._load import load
+    from sclcm.tl._embed import embed as embed_cells
+
+    adata = _read(source)
+    pretrained = load(model, family=family, device=device, dtype=dtype)
+    embed_cells(
+        adata,
+        pretrained,
+        recipe=recipe,
+        layer=layer,
+        use_raw=use_raw,
+        gene_key=gene_key,
+        batch_key=batch_key,
+        batch_size=batch_size,
+        random_state=random_state,
+        device=device,
+        dtype=dtype,
+        key_added=key_added,
+    )
+    key = embed_keys(pretrained.name, key_added).obsm
+    if annotate:
+        from sclcm.tl._annotate import annotate as annotate_cells
+
+        annotate_cells(adata, pretrained)
+    if umap is not None:
+        from sclcm.tl._umap import umap as lay_out
+
+        lay_out(adata, key, random_state=random_state)
+    _write(adata, output)
+    if umap is not None:
+        _draw(adata, key, umap)
+    typer.echo(f"{output}: {adata.n_obs:,} cells, embedding in obsm[{key!r}]")
+
+
+@app.command()
+def check(
+    source: Input,
+    layer: Layer = None,
+    use_raw: UseRaw = False,
+) -> None:
+    """Say what a file's matrix holds, and where its raw counts are."""
+    from sclcm.pp._check_counts import check_counts
+
+    typer.echo(str(check_counts(_read(source), layer=layer, use_raw=use_raw)))
+
+
+@app.command()
+def verify(
+    family: Annotated[str | None, typer.Argument(help="Family to verify; all of them if left out.")] = None,
+    fixture: Annotated[Path | None, typer.Option(help="Folder with reference numbers of FAMILY.")] = None,
+    dtype: Precision = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Compare with the reference numbers of the authors' own code; status 1 if anything is off."""
+    from sclcm.models._verify import verify as verify_family
+
+    is_off = False
+    for result in verify_family(family, fixture=fixture, dtype=dtype, device=device):
+        line = str(result)
+        typer.echo(line)
+        is_off = is_off or line.startswith(("FAIL", "UNKNOWN"))
+    raise typer.Exit(1 if is_off else 0)
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the models by name."""
+    from sclcm.models._load import list_models as known_models
+
+    for name in known_models():
+        typer.echo(name)
+
+
+@models_app.command()
+def describe(name: Annotated[str, typer.Argument(help="Name of a family or checkpoint.")]) -> None:
+    """Say what is known about a model: vocabulary, architecture, recipes, checkpoints."""
+    from sclcm.models._load import describe as describe_model
+
+    typer.echo(str(describe_model(name)))
+
+
+def _read(source: str) -> AnnData:
+    """Open a file, an .h5ad backed by its file, or make a bundled data set."""
+    from importlib import import_module
+
+    import anndata as ad
+
+    path = Path(source)
+    if path.exists():
+        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path, backed="r")
+    bundled = import_module("sclcm.datasets")
+    name = source.replace("-", "_")
+    if name in bundled.__all__:
+        return getattr(bundled, name)()
+    names = ", ".join(sorted(each.replace("_", "-") for each in bundled.__all__))
+    msg = f"{source!r} is neither a file nor a bundled data set ({names})."
+    raise FileNotFoundError(msg)
+
+
+def _check_outputs(source: str, output: Path, picture: Path | None) -> None:
+    """Refuse, before any work is done, what cannot be written."""
+    _check_path("--output", output, (".h5ad", ".zarr"))
+    if output.resolve() == Path(source).resolve():
+        msg = f"`--output` is the input itself, {source!r}; choose another name."
+        raise typer.BadParameter(msg)
+    if picture is not None:
+        _check_path("--umap", picture, (".png", ".pdf", ".svg"))
+
+
+def _check_path(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    if path.suffix not in suffixes:
+        msg = f"`{option}` must end in {' or '.join(suffixes)}, got {str(path)!r}."
+        raise typer.BadParameter(msg)
+    if not path.resolve().parent.is_dir():
+        msg = f"there is no folder {str(path.parent)!r} for `{option}`; make it first."
+        raise typer.BadParameter(msg)
+
+
+def _draw(adata: AnnData, key: str, picture: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    from sclcm.pl._umap import umap as draw
+
+    draw(adata, key)
+    plt.savefig(picture, dpi=150)
+
+
+def _write(adata: AnnData, output: Path) -> None:
+    if output.suffix == ".zarr":
+        adata.write_zarr(output)
+    else:
+        adata.write_h5ad(output)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="sclcm")
