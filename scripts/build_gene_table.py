@@ -1,14 +1,15 @@
 """Rebuild the gene tables that `sclcm.genes.names` ships, from public files given as arguments.
 
-Human, from the HGNC complete set (CC0) and any number of Ensembl gene lists::
+Human, from the HGNC complete set (CC0) and the gene lists of some Ensembl releases, newest first::
 
-    python scripts/build_gene_table.py human --hgnc hgnc_complete_set.txt --ensembl Homo_sapiens.GRCh38.gtf.gz \
-        --source "HGNC complete set 2026-06-25" --source "Ensembl 110"
+    python scripts/build_gene_table.py human --hgnc hgnc_complete_set.txt \
+        --ensembl Homo_sapiens.GRCh38.110.gtf.gz Homo_sapiens.GRCh38.90.gtf.gz Homo_sapiens.GRCh37.75.gtf.gz \
+        --version 2026-06-25 --source "HGNC complete set of 2026-06-25" --source "Ensembl 110, 90, 75"
 
-Mouse, from the MGI marker reports and an Ensembl gene list::
+Mouse, from Ensembl alone, or with the MGI marker reports (`--mgi MRK_List2.rpt MRK_ENSEMBL.rpt`) before it::
 
-    python scripts/build_gene_table.py mouse --mgi MRK_List2.rpt MRK_ENSEMBL.rpt --ensembl mouse_genes.tsv.gz \
-        --source "MGI 2026-06-25" --source "Ensembl 110"
+    python scripts/build_gene_table.py mouse --ensembl Mus_musculus.GRCm39.110.gtf.gz Mus_musculus.GRCm38.90.gtf.gz \
+        --version 110 --source "Ensembl 110, 90"
 
 Formats, plain or gzipped:
 
@@ -18,7 +19,9 @@ Formats, plain or gzipped:
              `MRK_ENSEMBL.rpt` (no header; first column the MGI accession, sixth the Ensembl gene id). Only markers with an
              Ensembl id are kept. Read MGI's terms before publishing a table made with it.
 `--ensembl`  a GTF, or a table whose header names the columns `ensembl_id` and `symbol` (or BioMart's `Gene stable ID` and
-             `Gene name`, with `Gene Synonym` if there), or two comma separated columns id,name without a header.
+             `Gene name`, with `Gene Synonym` if there), or two comma separated columns id,name without a header. The
+             first list that names an id decides its name; names in later lists are its former names, which data
+             annotated with those releases use. Leave alternative haplotypes out.
 `--aliases`  a table with the columns `alias` and `symbol`.
 
 Primary rows come first: an approved symbol with the Ensembl id that HGNC or MGI gives it, or a name that Ensembl gives to
@@ -53,12 +56,22 @@ GTF_ATTRIBUTE = re.compile(r'(gene_id|gene_name) "([^"]*)"')
 
 @dataclass
 class Gene:
-    """One gene: its symbol, its Ensembl id (or none), the symbols it had before, and its other names."""
+    """One gene: its symbol and Ensembl id, its former names in Ensembl, its previous symbols, its other names."""
 
     symbol: str
     ensembl: str = ""
     previous: set[str] = field(default_factory=set)
     aliases: set[str] = field(default_factory=set)
+    former: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Listed:
+    """What Ensembl says of an id: its newest name, its former names, and synonyms."""
+
+    name: str = ""
+    former: set[str] = field(default_factory=set)
+    synonyms: set[str] = field(default_factory=set)
 
 
 def open_text(path: str) -> IO[str]:
@@ -141,30 +154,33 @@ def unique_owner(genes: Iterable[Gene], attribute: str) -> dict[str, Gene]:
     return {name: gene for name, gene in owners.items() if counts[name] == 1}
 
 
-def add_ensembl(genes: list[Gene], listed: dict[str, tuple[str, set[str]]], *, with_aliases: bool) -> list[Gene]:
-    """Add the genes of Ensembl lists to the approved ones; return the primary and the secondary rows."""
+def add_ensembl(genes: list[Gene], listed: dict[str, Listed], *, with_synonyms: bool) -> list[Gene]:
+    """Add the genes of Ensembl lists to the approved ones; return the secondary rows."""
     by_id = {gene.ensembl: gene for gene in genes if gene.ensembl}
     by_symbol = {gene.symbol: gene for gene in genes}
     renamed = unique_owner(genes, "previous")
-    n_ids = Counter(name for ensembl_id, (name, _) in listed.items() if ensembl_id not in by_id)
+    n_ids = Counter(entry.name for ensembl_id, entry in listed.items() if ensembl_id not in by_id)
     secondary = []
-    for ensembl_id, (name, others) in sorted(listed.items()):
-        aliases = (others if with_aliases else set()) - {name}
+    for ensembl_id, entry in sorted(listed.items()):
+        name = entry.name
         owner = by_symbol.get(name) or renamed.get(name)
         if ensembl_id in by_id:
             gene = by_id[ensembl_id]
-            gene.aliases |= ({name} | aliases) - {gene.symbol, ""}
         elif not name or n_ids[name] > MAX_IDS_PER_SYMBOL:
-            secondary.append(Gene("", ensembl_id, aliases={name} - {""}))
+            gene = Gene("", ensembl_id, aliases={name})
+            secondary.append(gene)
         elif owner is not None and not owner.ensembl:
-            owner.ensembl = ensembl_id
-            by_id[ensembl_id] = owner
-        elif owner is not None:
-            secondary.append(Gene(owner.symbol, ensembl_id))
-        elif n_ids[name] > 1:
-            secondary.append(Gene(name, ensembl_id, aliases=aliases))
+            gene = by_id[ensembl_id] = owner
+            gene.ensembl = ensembl_id
+        elif owner is not None or n_ids[name] > 1:
+            gene = Gene(owner.symbol if owner is not None else name, ensembl_id)
+            secondary.append(gene)
         else:
-            genes.append(Gene(name, ensembl_id, aliases=aliases))
+            gene = Gene(name, ensembl_id)
+            genes.append(gene)
+        if gene.symbol:
+            gene.former |= entry.former | {name}
+        gene.aliases |= entry.synonyms if with_synonyms else set()
     return secondary
 
 
@@ -177,20 +193,19 @@ def add_aliases(genes: list[Gene], path: str) -> None:
             gene.aliases |= split_names(row["alias"])
 
 
-def read_listed(paths: list[str], prefix: str) -> dict[str, tuple[str, set[str]]]:
-    """Read all Ensembl lists; the first name given to an id stays, later names become other names of it."""
-    listed: dict[str, tuple[str, set[str]]] = {}
+def read_listed(paths: list[str], prefix: str) -> dict[str, Listed]:
+    """Read all Ensembl lists, newest first."""
+    listed: dict[str, Listed] = {}
     for path in paths:
-        for versioned, name, others in read_ensembl(path):
+        for versioned, name, synonyms in read_ensembl(path):
             ensembl_id = versioned.split(".")[0]
             if not re.fullmatch(prefix + r"\d{11}", ensembl_id):
                 continue
-            kept = "" if name.startswith("ENS") or DATE.fullmatch(name) else name
-            if ensembl_id not in listed:
-                listed[ensembl_id] = (kept, set(others))
-            else:
-                known, names = listed[ensembl_id]
-                listed[ensembl_id] = (known or kept, names | others | ({kept} - {known, ""}))
+            entry = listed.setdefault(ensembl_id, Listed())
+            entry.synonyms |= synonyms
+            if name and not name.startswith("ENS") and not DATE.fullmatch(name) and not UNUSABLE.search(name):
+                entry.name = entry.name or name
+                entry.former.add(name)
     return listed
 
 
@@ -200,8 +215,9 @@ def write(path: Path, genes: list[Gene], header: dict[str, object]) -> None:
     columns = (
         [gene.ensembl.removeprefix(PREFIX[species]).lstrip("0") for gene in genes],
         [gene.symbol for gene in genes],
-        ["|".join(sorted(gene.previous - {gene.symbol})) for gene in genes],
-        ["|".join(sorted(gene.aliases - gene.previous - {gene.symbol})) for gene in genes],
+        ["|".join(sorted(gene.former - {gene.symbol, ""})) for gene in genes],
+        ["|".join(sorted(gene.previous - {gene.symbol, ""})) for gene in genes],
+        ["|".join(sorted(gene.aliases - gene.previous - {gene.symbol, ""})) for gene in genes],
     )
     text = "\n".join([json.dumps(header), *("\n".join(column) for column in columns)]) + "\n"
     path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
@@ -214,7 +230,7 @@ def main() -> None:
     parser.add_argument("--hgnc")
     parser.add_argument("--mgi", nargs=2, metavar=("MRK_LIST2", "MRK_ENSEMBL"))
     parser.add_argument("--ensembl", nargs="*", default=[])
-    parser.add_argument("--ensembl-aliases", action="store_true", help="take other names from the Ensembl lists too")
+    parser.add_argument("--ensembl-synonyms", action="store_true", help="take synonyms from the Ensembl lists too")
     parser.add_argument("--aliases")
     parser.add_argument("--source", action="append", default=[], help="what was used, with its date or release")
     parser.add_argument("--version", required=True, help="version of the table: the date of its newest source")
@@ -223,7 +239,7 @@ def main() -> None:
     genes = read_hgnc(given.hgnc) if given.hgnc else []
     genes += read_mgi(*given.mgi) if given.mgi else []
     genes = sorted(genes, key=lambda gene: (gene.ensembl or "~", gene.symbol))
-    secondary = add_ensembl(genes, read_listed(given.ensembl, PREFIX[given.species]), with_aliases=given.ensembl_aliases)
+    secondary = add_ensembl(genes, read_listed(given.ensembl, PREFIX[given.species]), with_synonyms=given.ensembl_synonyms)
     if given.aliases:
         add_aliases(genes, given.aliases)
     header = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sclcm.genes.names import HOWS, read_names
+from sclcm.genes.names import HOWS, beaten_aliases, guess_species, read_names
 from sclcm.genes.table import AMBIGUOUS as _AMBIGUOUS
 from sclcm.genes.table import UNKNOWN as _UNKNOWN
 from sclcm.genes.table import as_ensembl
@@ -38,13 +38,13 @@ class AlignmentReport:
     merged
         Feature to the var names that share it; their counts are summed.
     ambiguous
-        Var names that could be several genes; they are not used.
+        Var names that could be several genes, and aliases of a gene that is there by another name; they are not used.
     dropped
         Var names without a feature (the ambiguous are listed apart).
     how
         Number of var per way of reading, such as `{"exact": 18211, "previous": 32, "unknown": 405}`.
     species
-        The species the names were read as; `None` where that was not needed.
+        The species that was given, or told from the names; `None` where it could not be told.
     """
 
     n_var: int
@@ -152,7 +152,7 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     listed = [str(name) for name in names]
     if vocabulary.names is not None:
         positions, how = _by_authors_map(listed, vocabulary, vocabulary.names)
-        return _assemble(listed, vocabulary, positions, how, species=species)
+        return _assemble(listed, vocabulary, positions, how, species=species or guess_species(listed))
     readings = read_names(listed, species=species)
     positions, how = _by_resolver(listed, vocabulary, readings)
     return _assemble(listed, vocabulary, positions, how, species=readings.species)
@@ -184,6 +184,8 @@ def _by_resolver(
     columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
     for i, (name, gene, ensembl, way) in enumerate(columns):
         positions[i], how[i] = finder.find(name, gene, ensembl, way)
+    beaten = beaten_aliases(positions, how) & (positions >= 0)
+    positions[beaten], how[beaten] = _AMBIGUOUS, "ambiguous"
     return positions, how
 
 
@@ -194,8 +196,8 @@ class _FeatureFinder:
         self._exact = vocabulary.feature_positions
         self._only_ids = vocabulary.ids == "ensembl"
         self._features = vocabulary.readings
-        self._by_id = _best(self._features.ensembl, np.zeros(vocabulary.n_features, dtype=np.int64))
         ranks = np.array([HOWS.index(how) for how in self._features.how], dtype=np.int64)
+        self._by_id = _best(self._features.ensembl, ranks)
         self._by_gene = _best(self._features.gene, ranks)
 
     def find(self, name: str, gene: str | None, ensembl: str | None, way: str) -> tuple[int, str]:

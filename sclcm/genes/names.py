@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from sclcm.genes.table import AMBIGUOUS, Species, as_ensembl, check_species, load_table
+from sclcm.genes.table import AMBIGUOUS, UNKNOWN, Species, as_ensembl, check_species, load_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 IdType = Literal["ensembl", "symbol"]
 How = Literal["exact", "version", "case", "previous", "alias", "punctuation", "suffix", "ambiguous", "unknown"]
+
+_Row = tuple[str | None, str | None, str | None, str]  # gene, ensembl, symbol, how
 
 HOWS: tuple[str, ...] = get_args(How)
 
@@ -115,8 +117,7 @@ def read_names(names: Sequence[str], *, species: str | None = None) -> Readings:
     listed = [str(name) for name in names]
     told = check_species(species) if species is not None else guess_species(listed)
     reader = _Reader(told, given=species is not None)
-    cache: dict[str, tuple[str | None, str | None, str | None, str]] = {}
-    rows = [cache[name] if name in cache else cache.setdefault(name, reader.read(name)) for name in listed]
+    rows = [reader.read(name) for name in listed]
     columns = np.empty((4, len(rows)), dtype=object)
     for column, values in zip(columns, zip(*rows, strict=True), strict=False):
         column[:] = values
@@ -130,12 +131,23 @@ def guess_species(names: Iterable[str]) -> Species | None:
     n_mouse = sum(ensembl.startswith("ENSMUSG") for ensembl in ids)
     n_human = sum(ensembl.startswith("ENSG") for ensembl in ids)
     # Mouse symbols have lower-case letters, so that human data in capitals never load the mouse table.
-    lower = [name for name in distinct if not name.isupper()]
+    lower = {name for name in distinct if not name.isupper()}
     n_human += len(distinct & load_table("human").approved.keys())
-    n_mouse += sum(name in load_table("mouse").approved for name in lower)
+    n_mouse += len(lower & load_table("mouse").approved.keys()) if len(lower) > len(ids) else 0
     if n_human > _MIN_RATIO * n_mouse:
         return "human"
     return "mouse" if n_mouse > _MIN_RATIO * n_human else None
+
+
+def beaten_aliases(targets: np.ndarray, how: np.ndarray) -> np.ndarray:
+    """Mark names read as alias of a gene that is there under another name too.
+
+    Such an alias is something else more often than not: in data with antibodies `CD62L` is the protein beside the gene
+    `SELL`, and within one annotation two names are two genes.
+    """
+    is_alias = how == "alias"
+    present = set(targets[~is_alias].tolist())
+    return is_alias & np.array([target in present for target in targets.tolist()], dtype=bool)
 
 
 def guess_id_type(names: Iterable[str]) -> IdType:
@@ -153,22 +165,24 @@ class _Reader:
         self._fold = species is not None
         self._others: list[Species] = [] if given or species is None else [s for s in get_args(Species) if s != species]
 
-    def read(self, name: str) -> tuple[str | None, str | None, str | None, str]:
+    def read(self, name: str) -> _Row:
         written = as_ensembl(name)
         if written is not None:
             return self._read_id(*written)
+        if len(self._tables) == 1 and name in self._tables[0].approved:
+            return _describe(self._tables[0], self._tables[0].approved[name], "exact")
         found = [(table, *table.find(name, fold=self._fold)) for table in self._tables]
-        if len(found) > 1 and any(how == "exact" for _, _, how in found):
+        if any(how == "exact" for _, _, how, _ in found):
             found = [hit for hit in found if hit[2] == "exact"]
-        hits = [hit for hit in found if hit[1] >= 0]
-        if any(row == AMBIGUOUS for _, row, _ in found) or len(hits) > 1:
-            return None, None, None, "ambiguous"
-        if not hits or (hits[0][2] != "exact" and self._is_foreign(name)):
+        known = [hit for hit in found if hit[1] != UNKNOWN]
+        if not known or (known[0][3] and self._is_foreign(name)):
             return None, None, None, "unknown"
-        table, row, how = hits[0]
+        table, row, how, _ = known[0]
+        if len(known) > 1 or row == AMBIGUOUS:
+            return None, None, None, "ambiguous"
         return _describe(table, row, how)
 
-    def _read_id(self, ensembl: str, how: str) -> tuple[str | None, str | None, str | None, str]:
+    def _read_id(self, ensembl: str, how: str) -> _Row:
         for table in self._tables:
             if ensembl in table.row_of_id:
                 symbol = table.symbols[table.row_of_id[ensembl]]
@@ -181,7 +195,7 @@ class _Reader:
         return any(name in load_table(species).approved for species in self._others)
 
 
-def _describe(table: GeneTable, row: int, how: str) -> tuple[str | None, str | None, str | None, str]:
+def _describe(table: GeneTable, row: int, how: str) -> _Row:
     symbol, ensembl = table.symbols[row], table.ids[row]
     if not symbol:
         return ensembl, ensembl, ensembl, how

@@ -25,7 +25,8 @@ Species = Literal["human", "mouse"]
 UNKNOWN = -1
 AMBIGUOUS = -2
 
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?")
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G)([R0]\d{10})(\.\d+)?(_PAR_Y)?")
+_ENS = ("ENS", "ens", "Ens")
 _PUNCTUATION = re.compile(r"[^A-Za-z0-9]")
 _SUFFIX = re.compile(r"(.+)[-.]\d{1,2}")
 
@@ -45,8 +46,8 @@ class GeneTable:
         symbols, symbols of which nobody said which id is meant, and ids without a symbol.
     ids, symbols
         Per row; an empty string where there is none.
-    previous, aliases
-        Per row, joined by `|`.
+    former, previous, aliases
+        Per row, joined by `|`: names of the id in earlier Ensembl releases, previous symbols, other names.
     """
 
     species: Species
@@ -56,6 +57,7 @@ class GeneTable:
     n_primary: int
     ids: list[str]
     symbols: list[str]
+    former: list[str]
     previous: list[str]
     aliases: list[str]
 
@@ -83,6 +85,7 @@ class GeneTable:
     def _tiers(self) -> tuple[tuple[str, dict[str, int]], ...]:
         return (
             ("exact", self.approved),
+            ("previous", self._owners(self.former)),
             ("previous", self._owners(self.previous)),
             ("alias", self._owners(self.aliases)),
         )
@@ -99,30 +102,30 @@ class GeneTable:
             merged.update(self._merge(marked))
         return merged
 
-    def find(self, name: str, *, fold: bool) -> tuple[int, str]:
-        """Return the row that a name stands for, or `UNKNOWN` or `AMBIGUOUS`, and how it was read.
+    def find(self, name: str, *, fold: bool) -> tuple[int, str, bool]:
+        """Read a symbol: return its row (or `UNKNOWN` or `AMBIGUOUS`), how it was read, and if in another letter case.
 
-        Current symbols come before previous symbols, and these before aliases; within each the exact spelling comes before
-        another letter case (`fold`). The first of these readings that knows the name decides, even if it is ambiguous.
+        Current symbols come first, then names of earlier Ensembl releases, previous symbols, aliases; within each the
+        exact spelling before other letter cases (`fold`). The first reading that knows the name decides, even if that
+        is ambiguous.
         """
         upper = name.upper()
         for (how, exact), (_, folded) in zip(self._tiers, self._folded if fold else self._tiers, strict=True):
-            row = exact.get(name, UNKNOWN)
-            if row != UNKNOWN:
-                return row, how
-            row = folded.get(upper, UNKNOWN) if fold else UNKNOWN
-            if row != UNKNOWN:
-                return row, "case" if how == "exact" else how
-        return self._find_mangled(name)
+            if name in exact:
+                return exact[name], how, False
+            if fold and upper in folded:
+                return folded[upper], "case" if how == "exact" else how, True
+        return *self._find_mangled(name), False
 
     def _find_mangled(self, name: str) -> tuple[int, str]:
         """Read what R or anndata made of a symbol: `HLA.A`, `X1700015F17Rik`, or a repeated symbol as `MATR3-1`."""
         if name[:1] == "X" and name[1:2].isdigit() and name[1:] in self.approved:
             return self.approved[name[1:]], "punctuation"
-        if not name.isalnum():
-            row = self._squashed.get(_squash(name), UNKNOWN)
-            if row != UNKNOWN:
-                return row, "punctuation"
+        if name.isalnum():
+            return UNKNOWN, "unknown"
+        row = self._squashed.get(_squash(name), UNKNOWN)
+        if row != UNKNOWN:
+            return row, "punctuation"
         repeated = _SUFFIX.fullmatch(name)
         # Only symbols that several Ensembl ids are known to have: `CD4-1` may as well be an antibody beside the gene.
         if repeated and repeated[1] in self.shared:
@@ -152,7 +155,7 @@ def load_table(species: Species) -> GeneTable:
     first, *lines = text.split("\n")
     header = json.loads(first)
     n = header["n"]
-    numbers, symbols, previous, aliases = (lines[i * n : (i + 1) * n] for i in range(4))
+    numbers, symbols, former, previous, aliases = (lines[i * n : (i + 1) * n] for i in range(5))
     prefix = header["prefix"]
     return GeneTable(
         species=species,
@@ -162,6 +165,7 @@ def load_table(species: Species) -> GeneTable:
         n_primary=header["n_primary"],
         ids=[prefix + number.zfill(11) if number else "" for number in numbers],
         symbols=symbols,
+        former=former,
         previous=previous,
         aliases=aliases,
     )
@@ -177,15 +181,20 @@ def check_species(species: str) -> Species:
 
 
 def as_ensembl(name: str) -> tuple[str, str] | None:
-    """Read an Ensembl gene id: return it without version, and how it was written; `None` for any other text."""
-    if name[:3].upper() != "ENS":
+    """Read an Ensembl gene id: return it without version, and how it was written; `None` for any other text.
+
+    The copies of genes on the Y chromosome (`ENSG00000182378.15_PAR_Y`, in old files `ENSGR0000182378`) stand for the
+    gene on X.
+    """
+    if name[:3] not in _ENS:
         return None
     found = _ENSEMBL.fullmatch(name.upper())
     if found is None:
         return None
-    if name == found[1]:
+    ensembl = found[1] + found[2].replace("R", "0")
+    if name == ensembl:
         return name, "exact"
-    return found[1], "version" if name.startswith(found[1]) else "case"
+    return ensembl, "version" if name.startswith(found[1]) else "case"
 
 
 def _squash(name: str) -> str:
