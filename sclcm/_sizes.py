@@ -100,10 +100,10 @@ class ReleaseFacts:
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
     if isinstance(declaration, (Config, Shape, Count, Given)):
-        return facts.value(declaration)  # type: ignore[return-value]
+        return facts.value(declaration)
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
         changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}
-        return dataclasses.replace(declaration, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(declaration, **changes)
     if isinstance(declaration, tuple):
         return tuple(resolve_sizes(item, facts) for item in declaration)  # type: ignore[return-value]
     if isinstance(declaration, Mapping):

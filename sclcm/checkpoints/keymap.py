@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sclcm._sizes import template_regex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from torch import Tensor
 
 State = dict[str, "Tensor"]
@@ -21,7 +22,8 @@ class KeyMapError(ValueError):
 class KeyRule(Protocol):
     """One rule: takes tensors out of `state` (upstream names) and gives ours, and the way back."""
 
-    optional: bool
+    @property
+    def optional(self) -> bool: ...
 
     def forward(self, state: State) -> State: ...
 
@@ -76,7 +78,7 @@ class Join:
         return joined
 
     def backward(self, state: State) -> State:
-        parts = {}
+        parts: State = {}
         for index in _indices(self.target, list(state)):
             pieces = state.pop(_fill(self.target, index)).chunk(len(self.sources), dim=self.axis)
             parts |= {_fill(source, index): piece for source, piece in zip(self.sources, pieces, strict=True)}
@@ -211,7 +213,7 @@ class StripPrefix:
             state[name.removeprefix(self.prefix)] = state.pop(name)
         return {}
 
-    def backward(self, state: State) -> State:  # noqa: ARG002
+    def backward(self, state: State) -> State:
         return {}
 
 
@@ -227,7 +229,7 @@ class Drop:
             del state[_fill(self.pattern, index)]
         return {}
 
-    def backward(self, state: State) -> State:  # noqa: ARG002
+    def backward(self, state: State) -> State:
         return {}
 
 
@@ -256,7 +258,8 @@ class KeyMap:
 
     def forward(self, upstream: Mapping[str, Tensor]) -> State:
         """Turn upstream tensors into ours; `KeyMapError` lists names that do not fit."""
-        left, ours, idle = dict(upstream), {}, []
+        left, idle = dict(upstream), []
+        ours: State = {}
         for rule in self.rules:
             found = rule.forward(left)
             if not found and not rule.optional:
@@ -272,7 +275,8 @@ class KeyMap:
 
     def backward(self, ours: Mapping[str, Tensor]) -> State:
         """Turn our tensors into upstream's first dialect; what was dropped at loading does not come back."""
-        left, upstream = dict(ours), {}
+        left = dict(ours)
+        upstream: State = {}
         for rule in self.rules:
             upstream |= rule.backward(left)
         if left:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.sparse import csr_matrix
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

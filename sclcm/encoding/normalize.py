@@ -1,14 +1,16 @@
-"""The published normalisations: each step turns the stored counts of a chunk into values, and keeps zeros out of sight."""
+"""The published normalisations: each step turns the stored counts of a chunk into values; zeros stay out of sight."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm._sizes import Number
-from sclcm.encoding.chunks import CellChunk
+if TYPE_CHECKING:
+    from sclcm._sizes import Number
+    from sclcm.encoding.chunks import CellChunk
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -48,7 +50,7 @@ class LogNormalize:
     target_sum: Number = 1e4
     total_key: str | None = None
 
-    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:  # noqa: ARG002
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
         """Return values for the stored counts, shape `(stored,)`, float32."""
         totals = library_sizes(chunk, self.total_key)
         _check_totals(totals, chunk, self.total_key)
@@ -96,7 +98,7 @@ def _check_totals(totals: np.ndarray, chunk: CellChunk, total_key: str | None) -
     if len(wrong):
         cell = int(wrong[0])
         msg = (
-            f"`.obs[{total_key!r}]` is {totals[cell]!r} for cell {chunk.start + cell}, but the counts of its row sum to "
+            f"`.obs[{total_key!r}]` is {totals[cell]!r} for cell {chunk.start + cell}, but its row sums to "
             f"{chunk.totals[cell]!r}. It must be the total of the whole library; correct the column, or rename it to "
             "use the sums of the rows."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ class ByRank:
         position = np.uint64(0xFFFFFFFF)
         return [
             (np.sort(keys[start:stop])[:limit] & position).astype(np.int64)
-            for start, stop in zip(indptr[:-1], indptr[1:], strict=True)
+            for start, stop in itertools.pairwise(indptr)
         ]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sclcm._sizes import Size, as_int
-from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.normalize import Arrays, NormalizeStep, library_sizes, normalize
-from sclcm.encoding.select import SelectStep
-from sclcm.genes.vocabulary import GeneVocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.select import SelectStep
+    from sclcm.genes.vocabulary import GeneVocabulary
 
 SPECIAL = -1
 """Stands in `features` for a token that is no feature of the vocabulary, such as `<cls>`."""
@@ -92,7 +96,7 @@ class CellSentences:
 
 
 def encode(
-    chunk: CellChunk, encoding: Encoding, vocabulary: GeneVocabulary, arrays: Arrays, *, limit: int | None = None
+    chunk: CellChunk, encoding: Encoding, *, vocabulary: GeneVocabulary, arrays: Arrays, limit: int | None = None
 ) -> CellSentences:
     """Turn the counts of a chunk into sentences.
 

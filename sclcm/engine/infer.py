@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sclcm.encoding.batches import TokenBatch
-from sclcm.nn.configs import Pooling
 from sclcm.nn.lcm import LCM, TokenTensors
 from sclcm.nn.pooling import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+
+    from sclcm.encoding.batches import TokenBatch
+    from sclcm.nn.configs import Pooling
 
 logger = logging.getLogger("sclcm")
 
@@ -25,11 +29,33 @@ DEVICE_TOKENS = 131_072
 """Largest number of tokens in a batch on an accelerator."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """What a forward pass over one batch gave.
+
+    Parameters
+    ----------
+    lcm
+        The model.
+    x_bld
+        Token vectors, shape `(cells, tokens, width)`.
+    tokens
+        The batch on the device.
+    rows
+        Row number of each cell in the data set, shape `(cells,)`.
+    """
+
+    lcm: LCM
+    x_bld: Tensor
+    tokens: TokenTensors
+    rows: np.ndarray
+
+
 class Reducer(Protocol):
     """Keeps what it needs of each batch; nothing else survives the pass."""
 
-    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:
-        """Take token vectors of shape `(cells, tokens, width)` and the batch they came from."""
+    def update(self, step: Step) -> None:
+        """Take the token vectors of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,14 +79,14 @@ class CellVectors:
     head: str | None = None
     l2_normalize: bool = False
 
-    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:
+    def update(self, step: Step) -> None:
         """Pool the cells of a batch into their rows."""
-        cells_bd = pool(self.pooling, x_bld, tokens.gene_mask_bl, tokens.value_bl)
+        cells_bd = pool(self.pooling, step.x_bld, step.tokens.gene_mask_bl, step.tokens.value_bl)
         if self.head is not None:
-            cells_bd = lcm.heads[self.head](cells_bd.to(x_bld.dtype)).float()
+            cells_bd = step.lcm.heads[self.head](cells_bd.to(step.x_bld.dtype)).float()
         if self.l2_normalize:
             cells_bd = torch.nn.functional.normalize(cells_bd, dim=-1)
-        self.out[batch.rows] = cells_bd.cpu().numpy()
+        self.out[step.rows] = cells_bd.cpu().numpy()
 
 
 class FeatureMeans:
@@ -81,11 +107,12 @@ class FeatureMeans:
         self._sums = torch.zeros(n_tokens, width, dtype=exact, device=device)
         self._counts = torch.zeros(n_tokens, dtype=torch.int64, device=device)
 
-    def update(self, lcm: LCM, x_bld: Tensor, tokens: TokenTensors, batch: TokenBatch) -> None:  # noqa: ARG002
+    def update(self, step: Step) -> None:
         """Add the tokens of a batch."""
-        real_bl = torch.ones_like(tokens.token_ids_bl, dtype=torch.bool) if tokens.mask_bl is None else tokens.mask_bl
-        ids_n = tokens.token_ids_bl[real_bl]
-        self._sums.index_add_(0, ids_n, x_bld[real_bl].to(self._sums.dtype))
+        ids_bl, mask_bl = step.tokens.token_ids_bl, step.tokens.mask_bl
+        real_bl = torch.ones_like(ids_bl, dtype=torch.bool) if mask_bl is None else mask_bl
+        ids_n = ids_bl[real_bl]
+        self._sums.index_add_(0, ids_n, step.x_bld[real_bl].to(self._sums.dtype))
         self._counts.index_add_(0, ids_n, torch.ones_like(ids_n))
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
@@ -179,6 +206,6 @@ def _step(
 ) -> None:
     with torch.inference_mode():
         tokens = to_tensors(batch, device)
-        x_bld = lcm(tokens, n_blocks=n_blocks)
+        step = Step(lcm=lcm, x_bld=lcm(tokens, n_blocks=n_blocks), tokens=tokens, rows=batch.rows)
         for reducer in reducers:
-            reducer.update(lcm, x_bld, tokens, batch)
+            reducer.update(step)

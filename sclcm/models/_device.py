@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from sclcm._settings import settings
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(device: str | torch.device) -> torch.device:
     """Return a device; `"auto"` is CUDA, else MPS, else the CPU."""
+    device = settings.device if str(device) == "auto" else device
     if str(device) != "auto":
         try:
             return torch.device(device)

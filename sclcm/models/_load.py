@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,15 @@ from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._pretrained import FORMAT, Pretrained, build_lcm, load_saved
 from sclcm.zoo._registry import family_names, get_spec
-from sclcm.zoo._spec import ArraySource, Checkpoint, GeneFactors, ModelSpec, StoredArray, VocabularySource, with_variants
+from sclcm.zoo._spec import (
+    ArraySource,
+    Checkpoint,
+    GeneFactors,
+    ModelSpec,
+    StoredArray,
+    VocabularySource,
+    with_variants,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +163,8 @@ def _detect(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
         return fitting[0]
     found = sorted(file.name for file in folder.iterdir())[:10]
     which = "no family" if not fitting else "several families: " + ", ".join(repr(spec.name) for spec in fitting)
-    msg = f"The files in {str(folder)!r} ({', '.join(found) or 'none'}) fit {which}; pass `family=`, one of {family_names()}."
+    here = ", ".join(found) or "none"
+    msg = f"The files in {str(folder)!r} ({here}) fit {which}; pass `family=`, one of {family_names()}."
     raise ValueError(msg)
 
 
@@ -172,22 +182,42 @@ def _also(folder: Path, given: Mapping[str, Any]) -> list[Path]:
     return [Path(given["vocabulary"])] if "vocabulary" in given else [folder.parent]
 
 
+@dataclass(frozen=True)
+class _Release:
+    """A folder of authors' files; remembers which of them were read, for the digest."""
+
+    folder: Path
+    also: tuple[Path, ...]
+    used: list[Path] = field(default_factory=list)
+
+    def find(self, patterns: Sequence[str]) -> Path:
+        """Return the one file that fits, here or in the other folders."""
+        self.used.append(find_one(self.folder, patterns, also=self.also))
+        return self.used[-1]
+
+    def mapping(self, patterns: Sequence[str]) -> Mapping[str, Any]:
+        """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
+        file = self.find(patterns)
+        found = read_json(file) if file.suffix == ".json" else read_pickle(file)
+        if not isinstance(found, Mapping):
+            msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
+            raise TypeError(msg)
+        return found
+
+
 def load_release(
     spec: ModelSpec, folder: Path, *, name: str, given: Mapping[str, Any], weights: Path | None = None
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
-    also = _also(folder, given)
+    release = _Release(folder, tuple(_also(folder, given)))
     weights = weights or find_one(folder, spec.weights)
-    used = [weights]
-    config: Mapping[str, Any] = {}
-    if spec.config is not None:
-        used.append(find_one(folder, (spec.config,)))
-        config = read_json(used[-1])
+    release.used.append(weights)
     tensors = read_tensors(weights)
+    config = {} if spec.config is None else release.mapping((spec.config,))
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
-    vocabulary = _read_vocabulary(spec.vocabulary, folder, also, used)
+    vocabulary = _read_vocabulary(spec.vocabulary, release)
     spec = with_variants(spec, facts, vocabulary)
-    arrays = {key: _read_array(source, vocabulary, tensors, (folder, also, used)) for key, source in spec.arrays.items()}
+    arrays = {key: _read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
@@ -203,7 +233,7 @@ def load_release(
         recipes=resolve_sizes(spec.recipes, facts),
         arrays=arrays,
         lcm=lcm,
-        sha256=checkpoint_digest(used),
+        sha256=checkpoint_digest(release.used),
     )
 
 
@@ -212,15 +242,11 @@ def _as_float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _read_vocabulary(
-    source: VocabularySource, folder: Path, also: Sequence[Path], used: list[Path]
-) -> GeneVocabulary:
-    used.append(find_one(folder, source.files, also=also))
-    tokens = _read_mapping(used[-1])
+def _read_vocabulary(source: VocabularySource, release: _Release) -> GeneVocabulary:
+    tokens = release.mapping(source.files)
     names = None
     if source.names:
-        used.append(find_one(folder, source.names, also=also))
-        names = {str(key).upper(): str(value) for key, value in _read_mapping(used[-1]).items()}
+        names = {str(key).upper(): str(value) for key, value in release.mapping(source.names).items()}
     return GeneVocabulary.from_mapping(
         tokens,
         specials=[token for token in source.specials if token in tokens],
@@ -231,24 +257,19 @@ def _read_vocabulary(
 
 
 def _read_array(
-    source: ArraySource,
-    vocabulary: GeneVocabulary,
-    tensors: dict[str, Tensor],
-    where: tuple[Path, Sequence[Path], list[Path]],
+    source: ArraySource, vocabulary: GeneVocabulary, tensors: dict[str, Tensor], *, release: _Release
 ) -> np.ndarray:
     match source:
         case StoredArray(tensor=tensor):
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):
-            folder, also, used = where
-            used.append(find_one(folder, patterns, also=also))
-            return _factors(_read_mapping(used[-1]), vocabulary, used[-1])
+            return _factors(release.mapping(patterns), vocabulary, release.used[-1])
 
 
 def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:
     missing = [gene for gene in vocabulary.features.tolist() if gene not in table]
     if missing:
-        msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; the two belong together."
+        msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; they do not match."
         raise ValueError(msg)
     factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
     bad = ~(np.isfinite(factors) & (factors > 0))
@@ -257,14 +278,6 @@ def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -
         msg = f"{file.name!r} gives {factors[bad][0]!r} for {gene!r}; expected a positive number."
         raise ValueError(msg)
     return factors
-
-
-def _read_mapping(file: Path) -> Mapping[str, Any]:
-    found = read_json(file) if file.suffix == ".json" else read_pickle(file)
-    if not isinstance(found, Mapping):
-        msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
-        raise TypeError(msg)
-    return found
 
 
 def _check_table(vocabulary: GeneVocabulary, n_rows: int, folder: Path) -> None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sclcm.encoding.batches import TokenBatch, pad_sentences
-from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.sentences import CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
-from sclcm.models._pretrained import Pretrained
-from sclcm.nn.lcm import TokenTensors
 from sclcm.reference import _probes as probes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from anndata import AnnData
+
+    from sclcm.encoding.chunks import CellChunk
+    from sclcm.models._pretrained import Pretrained
+    from sclcm.nn.lcm import TokenTensors
 
 NO_LIMIT = 2**31 - 1
 
@@ -56,7 +58,7 @@ class Measurement:
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
         return load(folder, **where, vocabulary=self.folder)
 
-    def take(self, probe: probes.Probe, name: str) -> Any:  # noqa: C901, PLR0911, PLR0912
+    def take(self, probe: probes.Probe, name: str) -> Any:  # noqa: PLR0911, PLR0912
         """Return the array that a probe declares; `name` is that of the array."""
         match probe:
             case probes.Tokens(cropped=cropped, fill=fill):
@@ -125,7 +127,7 @@ class Measurement:
         if not cropped:
             bare = dataclasses.replace(self.pretrained.encoding, prefix=(), suffix=())
             vocabulary, arrays = self.pretrained.vocabulary, self.pretrained.arrays
-            batch = self._rectangle(encode(self.chunk, bare, vocabulary, arrays, limit=NO_LIMIT))
+            batch = self._rectangle(encode(self.chunk, bare, vocabulary=vocabulary, arrays=arrays, limit=NO_LIMIT))
         return batch.token_ids if fill is None else np.where(batch.mask, batch.token_ids, fill)
 
     def _counts_per(self, target_sum: float) -> np.ndarray:
@@ -207,6 +209,8 @@ class Measurement:
     def _checked_mask(self, name: str) -> np.ndarray:
         mask = np.asarray(self.draws[name])
         if mask.shape != self.batch.mask.shape or (mask & ~self.batch.mask).any():
-            msg = f"{name!r} has shape {mask.shape!r} or hides padding; the tokens have shape {self.batch.mask.shape!r}."
+            msg = (
+                f"{name!r} has shape {mask.shape!r} or hides padding; the tokens have shape {self.batch.mask.shape!r}."
+            )
             raise ValueError(msg)
         return mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,14 +14,17 @@ from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.stream import iter_chunks
 from sclcm.encoding.batches import TokenBatch, iter_batches
-from sclcm.encoding.chunks import CellChunk
 from sclcm.engine.infer import Reducer, run, token_budget
-from sclcm.genes.align import GeneAlignment
-from sclcm.models._pretrained import Pretrained
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import pandas as pd
     from anndata import AnnData
+
+    from sclcm.encoding.chunks import CellChunk
+    from sclcm.genes.align import GeneAlignment
+    from sclcm.models._pretrained import Pretrained
 
 logger = logging.getLogger("sclcm")
 
@@ -133,7 +135,12 @@ def open_input(
             names=source.var.index if key == "var_names" else source.var[key],
         )
     logger.info(
-        "%s: %d of %d genes of %s, by %s", pretrained.name, alignment.report.n_matched, alignment.n_var, source.name, key
+        "%s: %d of %d genes of %s, by %s",
+        pretrained.name,
+        alignment.report.n_matched,
+        alignment.n_var,
+        source.name,
+        key,
     )
     return Input(source=source, alignment=alignment, gene_key=key, obs=adata.obs)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,14 +16,19 @@ from safetensors.torch import save_file
 from sclcm._sizes import as_int
 from sclcm.checkpoints.files import checkpoint_digest
 from sclcm.checkpoints.readers import read_json, read_tensors
-from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._declarations import from_json, to_json
 from sclcm.models._device import choose_device, choose_dtype
-from sclcm.nn.configs import LCMConfig
 from sclcm.nn.lcm import LCM
 from sclcm.zoo._spec import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sclcm.encoding.chunks import CellChunk
+    from sclcm.nn.configs import LCMConfig
+    from sclcm.nn.layers import Linear
 
 FORMAT = "sclcm/1"
 ARRAY = "arrays."
@@ -130,11 +135,11 @@ class Pretrained:
         if recipe.head not in self.lcm.heads:
             msg = f"`recipe.head` is {recipe.head!r}; {self.name!r} has the heads {sorted(self.lcm.heads)}."
             raise ValueError(msg)
-        return self.lcm.heads[recipe.head].out.out_features
+        return cast("Linear", self.lcm.heads[recipe.head].out).out_features
 
     def encode(self, chunk: CellChunk, *, limit: int | None = None) -> CellSentences:
         """Turn aligned counts into sentences; `limit` overrides how many genes a sentence may have."""
-        return encode(chunk, self.encoding, self.vocabulary, self.arrays, limit=limit)
+        return encode(chunk, self.encoding, vocabulary=self.vocabulary, arrays=self.arrays, limit=limit)
 
     def gene_vectors(self) -> np.ndarray:
         """Return the vectors of the vocabulary's genes, shape `(features, width)`, float32."""

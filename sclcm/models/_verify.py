@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anndata
 import numpy as np
@@ -17,6 +16,9 @@ from sclcm.checkpoints.readers import read_array, read_tensors
 from sclcm.models._measure import Measurement
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
 from sclcm.zoo._registry import get_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
 
@@ -88,7 +90,7 @@ def verify(
             parts = [name] if family is None else []
             parts += [] if folder == root else [folder.relative_to(root).as_posix()]
             prefix = "/".join([*parts, ""])
-            yield from _verify_folder(folder, name, arrays, prefix, dtype=dtype, device=device)
+            yield from _verify_folder(folder, name, arrays=arrays, prefix=prefix, dtype=dtype, device=device)
 
 
 def reference_families() -> list[str]:
@@ -126,15 +128,13 @@ def _arrays(family: str) -> dict[str, Probe]:
 
 
 def _verify_folder(
-    folder: Path, family: str, arrays: dict[str, Probe], prefix: str, *, dtype: str, device: str
+    folder: Path, family: str, *, arrays: dict[str, Probe], prefix: str, dtype: str, device: str
 ) -> Iterator[Check]:
-    expected = read_array(folder / "expected.npz")
+    expected = cast("dict[str, np.ndarray]", read_array(folder / "expected.npz"))
     facts = json.loads((folder / "expected.json").read_text())
     adata = anndata.read_h5ad(folder / "input.h5ad")
     yield from _compare_weights(folder / "checkpoint", family, prefix)
-    measurement = Measurement(
-        adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device
-    )
+    measurement = Measurement(adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device)
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
         probe = find_probe(name, arrays)
         if probe is None:
@@ -144,7 +144,14 @@ def _verify_folder(
         elif name not in expected or "tolerance" not in facts.get(name, {}):
             yield Check(status="FAIL", array=prefix + name, tolerance="not in both expected.npz and expected.json")
         else:
-            yield _check(measurement, probe, name, expected[name], prefix, facts[name]["tolerance"])
+            try:
+                found = np.asarray(measurement.take(probe, name))
+            except (ValueError, KeyError, RuntimeError, IndexError) as error:
+                yield Check(status="FAIL", array=prefix + name, tolerance=f"could not be computed: {error}")
+                continue
+            found = found[: len(expected[name])] if isinstance(probe, MaskedLogits) else found
+            tolerance = _allowed(facts[name]["tolerance"], expected[name], dtype)
+            yield compare(found, expected[name], name=prefix + name, tolerance=tolerance)
 
 
 def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Check]:
@@ -158,24 +165,6 @@ def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Che
             yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=text)
 
 
-def _check(
-    measurement: Measurement, probe: Probe, name: str, wanted: np.ndarray, prefix: str, tolerance: Mapping[str, Any]
-) -> Check:
-    try:
-        found = np.asarray(measurement.take(probe, name))
-    except (ValueError, KeyError, RuntimeError, IndexError) as error:
-        return Check(status="FAIL", array=prefix + name, tolerance=f"could not be computed: {error}")
-    if isinstance(probe, MaskedLogits):
-        found = found[: len(wanted)]
-    if found.shape != wanted.shape:
-        text = f"shape {found.shape}, expected {wanted.shape}"
-        return Check(status="FAIL", array=prefix + name, tolerance=text)
-    if wanted.dtype.kind in "USO":
-        wrong = float((found.astype(str) != wanted.astype(str)).sum())
-        return Check(status="FAIL" if wrong else "OK", array=prefix + name, max_abs=wrong, max_rel=wrong, tolerance="equal")
-    return _compare(found, wanted, prefix + name, _allowed(tolerance, wanted, measurement.dtype))
-
-
 def _allowed(tolerance: Mapping[str, Any], wanted: np.ndarray, dtype: str) -> Mapping[str, Any]:
     """Return the tolerance for a number type: the stored one, or a share of the array's size in half precision."""
     if dtype == "float32" or wanted.dtype.kind != "f" or not wanted.size:
@@ -184,7 +173,13 @@ def _allowed(tolerance: Mapping[str, Any], wanted: np.ndarray, dtype: str) -> Ma
     return {**tolerance, "atol": max(tolerance["atol"], HALF * size), "rtol": max(tolerance["rtol"], HALF)}
 
 
-def _compare(found: np.ndarray, wanted: np.ndarray, name: str, tolerance: Mapping[str, Any]) -> Check:
+def compare(found: np.ndarray, wanted: np.ndarray, *, name: str, tolerance: Mapping[str, Any]) -> Check:
+    """Compare an array with the expected one: text must be equal, numbers within the tolerance."""
+    if found.shape != wanted.shape:
+        return Check(status="FAIL", array=name, tolerance=f"shape {found.shape}, expected {wanted.shape}")
+    if wanted.dtype.kind in "USO":
+        wrong = float((found.astype(str) != wanted.astype(str)).sum())
+        return Check(status="FAIL" if wrong else "OK", array=name, max_abs=wrong, max_rel=wrong, tolerance="equal")
     atol, rtol = float(tolerance["atol"]), float(tolerance["rtol"])
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     same_nan = np.isnan(a) & np.isnan(b) & bool(tolerance.get("nan_equal"))

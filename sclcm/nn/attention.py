@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
 from sclcm.nn.layers import Linear
+
+if TYPE_CHECKING:
+    from sclcm.nn import configs
 
 BLOCK = 128
 """Queries at a time where softmax and products run apart; their scores then stay in the processor's cache."""

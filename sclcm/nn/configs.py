@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sclcm._sizes import Number, Size, Text
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sclcm._sizes import Number, Size, Text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
 from sclcm.nn.layers import Linear, activation, layer_norm
+
+if TYPE_CHECKING:
+    from sclcm.nn import configs
 
 
 class ScalarMLP(nn.Module):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sclcm.nn import configs
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -33,7 +37,7 @@ def layer_norm(config: configs.LayerNorm, width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=float(config.eps))  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=None)
+@cache
 def has_onednn_linear(dtype: torch.dtype) -> bool:
     """Whether oneDNN's product works here and agrees with PyTorch's own, tried once on a small matrix."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
-from sclcm.nn.backbone import Backbone
+from sclcm.nn.backbone import Backbone, Block
 from sclcm.nn.embedders import Embedder
 from sclcm.nn.heads import build_head
+
+if TYPE_CHECKING:
+    from sclcm.nn import configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class LCM(nn.Module):
     def attention_weights(self, tokens: TokenTensors, block: int) -> Tensor:
         """Return the attention weights of one block, counted from zero; shape `(cells, heads, queries, keys)`."""
         x_bld = self.forward(tokens, n_blocks=block)
-        return self.backbone.blocks[block].attention_weights(x_bld, tokens.mask_bl)
+        return cast("Block", self.backbone.blocks[block]).attention_weights(x_bld, tokens.mask_bl)
 
 
 def _initialize(module: nn.Module) -> None:

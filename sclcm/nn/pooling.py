@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sclcm.nn import configs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mean_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:

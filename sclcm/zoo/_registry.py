@@ -5,9 +5,12 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 import sclcm.zoo
-from sclcm.zoo._spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sclcm.zoo._spec import ModelSpec
 
 ENTRY_POINTS = "sclcm.zoo"
 

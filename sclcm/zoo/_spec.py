@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sclcm._sizes import ReleaseFacts
 from sclcm.checkpoints.keymap import KeyMap
-from sclcm.encoding.sentences import Encoding
-from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.nn.configs import HeadConfig, LCMConfig, MeanPooling, Pooling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sclcm._sizes import ReleaseFacts
+    from sclcm.encoding.sentences import Encoding
+    from sclcm.genes.vocabulary import GeneVocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Geneformer V1 and V2: BERT over genes in order of rank (doi:10.1038/s41586-023-06139-9, doi:10.1101/2024.08.16.608180)."""
+"""Geneformer V1 and V2, a BERT over ranked genes (doi:10.1038/s41586-023-06139-9, doi:10.1101/2024.08.16.608180)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ from sclcm.nn.configs import (
     TiedTokenHead,
     TokenClassHead,
 )
-from sclcm.zoo._spec import Checkpoint, GeneFactors, HasTensor, LacksTensor, ModelSpec, Recipe, Variant
-from sclcm.zoo._spec import VocabularyHas, VocabularySource
+from sclcm.zoo._spec import (
+    Checkpoint,
+    GeneFactors,
+    HasTensor,
+    LacksTensor,
+    ModelSpec,
+    Recipe,
+    Variant,
+    VocabularyHas,
+    VocabularySource,
+)
 
 NORM = LayerNorm(eps=Config("layer_norm_eps"))
 TABLE = "bert.embeddings.word_embeddings.weight"

@@ -1,0 +1,41 @@
+"""`get.annotation`: labels and scores as a data frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sclcm._keys import annotate_keys
+from sclcm.get._slots import find_slot
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = None) -> pd.DataFrame:
+    """Return what `tl.annotate` wrote.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    model
+        Name of the model.
+    key
+        The `key_added` of the call, if it had one.
+
+    Returns
+    -------
+    One row a cell, by `adata.obs_names`, with the columns `label`, `score`, and `ontology_term_id` where the labels
+    have one.
+
+    Raises
+    ------
+    KeyError
+        There are no such labels; the message lists the columns that exist.
+    """
+    keys = annotate_keys(model, key)
+    columns = {"label": keys.label, "score": keys.score, "ontology_term_id": f"{keys.label}_ontology_term_id"}
+    find_slot(adata.obs, keys.label, where="`adata.obs`", remedy="`sclcm.tl.annotate`")
+    return pd.DataFrame({name: adata.obs[column] for name, column in columns.items() if column in adata.obs})

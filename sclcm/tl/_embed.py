@@ -1,0 +1,125 @@
+"""`tl.embed`: one vector per cell, from a published model and the counts of that cell alone."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sclcm._docs import with_shared_docs
+from sclcm._keys import embed_keys
+from sclcm.engine.infer import CellVectors
+from sclcm.models._load import load
+from sclcm.models._pass import Input, one_pass, open_input
+from sclcm.tl._write import check_copy, provenance, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from sclcm.models._pretrained import Pretrained
+    from sclcm.zoo._spec import Recipe
+
+logger = logging.getLogger("sclcm")
+
+
+@with_shared_docs
+def embed(
+    adata: AnnData,
+    model: str | Path | Pretrained = "sclcm-mini",
+    *,
+    recipe: str | Recipe = "embed",
+    layer: str | None = None,
+    use_raw: bool = False,
+    gene_key: str | None = None,
+    batch_key: str | None = None,
+    batch_size: int | None = None,
+    random_state: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed cells with a large cellular model.
+
+    The matrix is read once, chunk by chunk, in memory or backed. A cell's vector depends on its own counts alone:
+    not on the order of the cells, nor on the other cells, nor on the size of a batch.
+
+    Parameters
+    ----------
+    %(adata)s
+    %(model)s
+    recipe
+        Which of the model's published embeddings, by name (see :func:`sclcm.models.describe`), or a `Recipe` of
+        one's own.
+    %(source)s
+    batch_key
+        Column of `.obs` that groups cells, for families whose tokens are cells. Other families refuse it.
+    %(running)s
+    %(random_state)s
+    %(writing)s
+
+    Returns
+    -------
+    `None`, or with `copy=True` a changed copy. Writes:
+
+    `adata.obsm['X_<model>' | key_added]` : array `(n_obs, D)`, float32
+        Rows in the order of `adata.obs`; zeros for a cell that expresses no gene the model knows.
+    `adata.uns['<model>' | key_added]` : dict
+        `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
+
+    Raises
+    ------
+    ValueError
+        The matrix holds no raw counts (the message names the place that does), or too few genes are known.
+    """
+    check_copy(adata, copy=copy)
+    pretrained = load(model, device=device, dtype=dtype)
+    chosen = pretrained.recipe(recipe)
+    if batch_key is not None:
+        msg = f"`batch_key` is {batch_key!r}, but {pretrained.name!r} embeds each cell on its own; leave it out."
+        raise ValueError(msg)
+    check_batch_size(batch_size)
+    data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+    vectors = embed_cells(data, pretrained, chosen, batch_size=batch_size)
+    keys = embed_keys(pretrained.name, key_added)
+    params = {
+        **provenance(pretrained),
+        "recipe": recipe if isinstance(recipe, str) else str(recipe),
+        "random_state": random_state,
+        **data.facts(),
+    }
+
+    def change(target: AnnData) -> None:
+        target.obsm[keys.obsm] = vectors
+        target.uns[keys.uns] = {"params": params}
+
+    result = write(adata, change, copy=copy)
+    logger.info("next: sc.pp.neighbors(adata, use_rep=%r)", keys.obsm)
+    return result
+
+
+def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
+    """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
+    out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
+    reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
+    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=pretrained.depth(recipe))
+    if data.empty_cells:
+        out[data.empty_cells] = 0
+        first = ", ".join(map(repr, data.source.obs_names[data.empty_cells[:3]]))
+        msg = (
+            f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}, ...); their rows "
+            "are zeros. Remove them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
+    return out
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a batch size that is no positive integer."""
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        msg = f"`batch_size` is {batch_size!r}; expected a number of cells, 1 or more, or None."
+        raise ValueError(msg)

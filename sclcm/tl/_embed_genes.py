@@ -1,0 +1,126 @@
+"""`tl.embed_genes`: one vector per gene, from the model's table or averaged over the cells that express it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sclcm._docs import with_shared_docs
+from sclcm._keys import gene_embed_keys
+from sclcm.data.genes import choose_gene_names, require_overlap
+from sclcm.engine.infer import FeatureMeans
+from sclcm.models._load import load
+from sclcm.models._pass import one_pass, open_input
+from sclcm.tl._embed import check_batch_size
+from sclcm.tl._write import check_copy, provenance, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from sclcm.genes.align import GeneAlignment
+    from sclcm.models._pretrained import Pretrained
+
+
+@with_shared_docs
+def embed_genes(
+    adata: AnnData,
+    model: str | Path | Pretrained = "sclcm-mini",
+    *,
+    how: Literal["vocabulary", "contextual"] = "vocabulary",
+    model_layer: int = -1,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed genes with a large cellular model.
+
+    Parameters
+    ----------
+    %(adata)s
+    %(model)s
+    how
+        `"vocabulary"`: the vectors of the model's gene table, which need no counts. `"contextual"`: the vector of the
+        gene's token after a block, averaged over the cells in which it is one.
+    model_layer
+        Which block's output `"contextual"` averages: -1 the last, -2 the one before it.
+    layer
+        Layer with raw counts to read instead of `.X`; only `"contextual"` reads it.
+    gene_key
+        Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+    %(running)s
+    %(writing)s
+
+    Returns
+    -------
+    `None`, or with `copy=True` a changed copy. Writes:
+
+    `adata.varm['<model>_genes' | key_added]` : array `(n_vars, D)`, float32
+        NaN for a gene that the model does not know, or that is a token of no cell.
+    `adata.uns['<model>_genes' | key_added]` : dict
+        `params`: model, digest of its files, how, share of genes matched, versions.
+    """
+    check_copy(adata, copy=copy)
+    if how not in ("vocabulary", "contextual"):
+        msg = f"`how` is {how!r}; expected 'vocabulary' or 'contextual'."
+        raise ValueError(msg)
+    check_batch_size(batch_size)
+    pretrained = load(model, device=device, dtype=dtype)
+    if how == "vocabulary":
+        vectors, facts = _table(adata, pretrained, gene_key)
+    else:
+        vectors, facts = _means(
+            adata, pretrained, model_layer=model_layer, layer=layer, gene_key=gene_key, batch_size=batch_size
+        )
+    keys = gene_embed_keys(pretrained.name, key_added)
+    params = {**provenance(pretrained), "how": how, **facts}
+
+    def change(target: AnnData) -> None:
+        target.varm[keys.varm] = vectors
+        target.uns[keys.uns] = {"params": params}
+
+    return write(adata, change, copy=copy)
+
+
+def _table(adata: AnnData, pretrained: Pretrained, gene_key: str | None) -> tuple[np.ndarray, dict[str, object]]:
+    """Return the table's vectors in the order of var."""
+    vocabulary = pretrained.vocabulary
+    alignment, key = choose_gene_names(adata.var, vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns)
+    names = adata.var.index if key == "var_names" else adata.var[key]
+    require_overlap(alignment, model=pretrained.name, vocabulary=vocabulary, names=names)
+    facts = {"gene_key": key, "matched_gene_share": float(alignment.report.matched_share)}
+    return _to_var(pretrained.gene_vectors(), alignment), facts
+
+
+def _means(
+    adata: AnnData,
+    pretrained: Pretrained,
+    *,
+    model_layer: int,
+    layer: str | None,
+    gene_key: str | None,
+    batch_size: int | None,
+) -> tuple[np.ndarray, dict[str, object]]:
+    """Return contextual means in the order of var."""
+    data = open_input(adata, pretrained, layer=layer, gene_key=gene_key)
+    n_blocks = pretrained.lcm.n_blocks
+    if not -n_blocks <= model_layer <= -1:
+        msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
+        raise ValueError(msg)
+    reducer = FeatureMeans(n_tokens=pretrained.vocabulary.n_tokens, width=pretrained.d_model, device=pretrained.device)
+    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=n_blocks + 1 + model_layer)
+    means, _ = reducer.means()
+    return _to_var(means[pretrained.vocabulary.token_ids], data.alignment), {"model_layer": model_layer, **data.facts()}
+
+
+def _to_var(features: np.ndarray, alignment: GeneAlignment) -> np.ndarray:
+    """Spread vectors of features over the var that stand for them; NaN elsewhere."""
+    out = np.full((alignment.n_var, features.shape[1]), np.nan, dtype=np.float32)
+    out[alignment.var_index] = features[alignment.feature_index]
+    return out

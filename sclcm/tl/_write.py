@@ -1,0 +1,47 @@
+"""Writing results into an AnnData, last of all, so that a call that fails leaves it as it was."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from anndata import ImplicitModificationWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
+
+    from sclcm.models._pretrained import Pretrained
+
+
+def check_copy(adata: AnnData, *, copy: bool) -> None:
+    """Refuse a copy of a backed object, which anndata can make only with a file name."""
+    if copy and adata.isbacked:
+        msg = (
+            "`copy=True` cannot copy a backed AnnData; use `copy=False`, or read it into memory by `adata.to_memory()`."
+        )
+        raise ValueError(msg)
+
+
+def write(adata: AnnData, change: Callable[[AnnData], None], *, copy: bool) -> AnnData | None:
+    """Apply a change to `adata`, or to a copy that is returned. A view becomes an object of its own, as in scanpy."""
+    target = adata.copy() if copy else adata
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        change(target)
+    return target if copy else None
+
+
+def provenance(pretrained: Pretrained) -> dict[str, Any]:
+    """Return what `uns` remembers of a model: name, digest, number type, versions."""
+    return {
+        "model": pretrained.name,
+        "family": pretrained.family,
+        "checkpoint_sha256": pretrained.sha256,
+        "device": str(pretrained.device),
+        "dtype": str(pretrained.dtype).removeprefix("torch."),
+        "sclcm_version": version("sclcm"),
+        "torch_version": version("torch"),
+    }
