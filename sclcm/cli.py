@@ -155,14 +155,15 @@ def verify(
     device: Device = "cpu",
 ) -> None:
     """Compare with the reference numbers of the authors' own code; status 1 if anything is off."""
+    from sclcm.models._verify import summary
     from sclcm.models._verify import verify as verify_family
 
-    is_off = False
+    checks = []
     for result in verify_family(family, fixture=fixture, dtype=dtype, device=device):
-        line = str(result)
-        typer.echo(line)
-        is_off = is_off or line.startswith(("FAIL", "UNKNOWN"))
-    raise typer.Exit(1 if is_off else 0)
+        checks.append(result)
+        typer.echo(str(result))
+    typer.echo(summary(checks))
+    raise typer.Exit(1 if any(result.status in {"FAIL", "UNKNOWN"} for result in checks) else 0)
 
 
 @models_app.command("list")
@@ -179,7 +180,14 @@ def describe(name: Annotated[str, typer.Argument(help="Name of a family or check
     """Say what is known about a model: vocabulary, architecture, recipes, checkpoints."""
     from sclcm.models._load import describe as describe_model
 
-    typer.echo(str(describe_model(name)))
+    for key, value in describe_model(name).items():
+        typer.echo(f"{key}:{_as_text(value)}")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return "".join(f"\n  {key}: {each}" for key, each in value.items())
+    return " " + (", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _read(source: str) -> AnnData:

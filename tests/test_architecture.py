@@ -28,10 +28,10 @@ ROWS = (
     {"_keys", "_settings", "_compat", "_docs", "_lazy", "_sizes", "typing", "weights"},
     {"genes"},
     {"checkpoints", "nn", "encoding"},
-    {"zoo", "data"},
+    {"zoo", "reference", "data"},
     {"engine"},
     {"models"},
-    {"pp", "tl", "pl", "get", "datasets", "reference"},
+    {"pp", "tl", "pl", "get", "datasets"},
     {"cli"},
 )
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
