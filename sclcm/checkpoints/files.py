@@ -49,7 +49,7 @@ def find_one(folder: str | Path, patterns: Sequence[str], *, also: Sequence[str 
 
     Returns
     -------
-    The file. `FileNotFoundError` when no pattern matches, `ValueError` when a pattern matches several files in a folder.
+    The file. No match is a `FileNotFoundError`, several matches of one pattern in one folder are a `ValueError`.
     """
     folders = [Path(folder), *map(Path, also)]
     for pattern in patterns:

@@ -12,6 +12,38 @@ if TYPE_CHECKING:
     from sclcm.checkpoints.unpickle import Machine
 
 
+# The few codes that make up nearly all of a dictionary are written out: twice as fast as the general way.
+
+
+def _byte(m: Machine) -> int:
+    value: int = m.data[m.at]
+    m.at += 1
+    return value
+
+
+def _short_text(m: Machine) -> None:
+    start = m.at + 1
+    stop = start + m.data[m.at]
+    if stop > m.end:
+        m.truncated()
+    m.stack.append(str(m.data[start:stop], "utf-8", "surrogatepass"))
+    m.at = stop
+
+
+def _memoize(m: Machine) -> None:
+    m.remember(len(m.memo))
+
+
+def _get(m: Machine) -> None:
+    m.stack.append(m.memo[m.data[m.at]])
+    m.at += 1
+
+
+def _small(m: Machine) -> None:
+    m.stack.append(m.data[m.at])
+    m.at += 1
+
+
 def _from_memo(layout: str, n: int) -> Callable[[Machine], None]:
     return lambda m: m.push(m.memo[m.number(layout, n)])
 
@@ -238,13 +270,13 @@ _ALLOWED: Mapping[bytes, Callable[[Machine], None]] = {
     b"L": _long_line,
     b"F": lambda m: m.push(float(m.line(100))),
     b"J": _number("<i", 4),
-    b"K": _number("<B", 1),
+    b"K": _small,
     b"M": _number("<H", 2),
     b"\x8a": _long("<B", 1),
     b"\x8b": _long("<i", 4),
     b"G": _number(">d", 8),
     b"V": lambda m: m.push(m.line(m.end).decode("raw-unicode-escape")),
-    b"\x8c": _text("<B", 1),
+    b"\x8c": _short_text,
     b"X": _text("<I", 4),
     b"\x8d": _text("<Q", 8),
     b"C": _raw("<B", 1),
@@ -268,12 +300,12 @@ _ALLOWED: Mapping[bytes, Callable[[Machine], None]] = {
     b"u": _set_items,
     b"\x90": _add_items,
     b"g": lambda m: m.push(m.memo[_integer_text(m.line(20))]),
-    b"h": _from_memo("<B", 1),
+    b"h": _get,
     b"j": _from_memo("<I", 4),
     b"p": lambda m: m.remember(_integer_text(m.line(20))),
-    b"q": _to_memo("<B", 1),
+    b"q": lambda m: m.remember(_byte(m)),
     b"r": _to_memo("<I", 4),
-    b"\x94": lambda m: m.remember(len(m.memo)),
+    b"\x94": _memoize,
     b"c": _global,
     b"\x93": _stack_global,
     b"R": _reduce,

@@ -83,6 +83,9 @@ Table = Mapping[tuple[str, str], Symbol | Constructor]
 _LEAVES = frozenset({str, int, float, bool, type(None), bytes, bytearray, complex, np.ndarray})
 
 
+_WALKED = (dict, list, tuple, Record, Unfinished)
+
+
 class Refusal(Exception):  # noqa: N818
     """Raised by a constructor that will not take its arguments; the machine turns it into `UnsafeFileError`."""
 
@@ -112,7 +115,7 @@ def _children(value: Any) -> list[Any]:
         items = (value.args, value.state)
     else:
         return []
-    return [item for item in items if type(item) not in _LEAVES]
+    return [item for item in items if type(item) not in _LEAVES and isinstance(item, _WALKED)]
 
 
 def check_tree(root: Any, *, limits: Limits, unsafe: Callable[[str], NoReturn]) -> None:
@@ -132,6 +135,8 @@ def check_tree(root: Any, *, limits: Limits, unsafe: Callable[[str], NoReturn]) 
             unsafe(f"holds the bare type or unfinished object `{value.label}`")
         elif key in entered:
             unsafe("holds a container that contains itself")
+        elif len(entered) > limits.depth:
+            unsafe(f"nests deeper than {limits.depth} levels")
         elif key not in done:
             children = _children(value)
             entered.add(key)

@@ -7,7 +7,9 @@ import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sclcm.checkpoints.arrayfiles import check_safetensors, parse_npy, read_npz
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
+from sclcm.checkpoints.torchfiles import LEGACY_START, allowed_names, read_legacy, read_zip
 from sclcm.checkpoints.unpickle import Machine
 
 if TYPE_CHECKING:
@@ -60,17 +62,15 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     -------
     Dictionaries, lists, tuples, sets, text, numbers, arrays, tensors, and a `Record` for each instance in `inert`.
     """
-    from sclcm.checkpoints import torchfiles
-
     path, names = Path(path), frozenset(inert)
     kind = sniff(path)
     if kind == "zip":
-        return torchfiles.read_zip(path, inert=names)
+        return read_zip(path, inert=names)
     data = _contents(path)
     if kind == "legacy":
-        return torchfiles.read_legacy(data, f"{path}", inert=names)
+        return read_legacy(data, f"{path}", inert=names)
     _require(kind == "pickle", f"`{path}` is a {kind} file where a pickle or a file of `torch.save` is expected")
-    return Machine(data, source=f"{path}", table=torchfiles.table(f"{path}"), inert=names).load()
+    return Machine(data, source=f"{path}", table=allowed_names(f"{path}"), inert=names).load()
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -91,14 +91,12 @@ def read_json(path: str | Path) -> Any:
 
 def read_array(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     """Read a `.npy` file as an array, or a `.npz` file as a dictionary of arrays; never arrays of objects."""
-    from sclcm.checkpoints import arrayfiles
-
     path = Path(path)
     kind = sniff(path)
     if kind == "npy":
-        return arrayfiles.parse_npy(_contents(path), f"{path}")
+        return parse_npy(_contents(path), f"{path}")
     _require(kind == "npz", f"`{path}` is a {kind} file where a `.npy` or `.npz` file is expected")
-    return arrayfiles.read_npz(path)
+    return read_npz(path)
 
 
 # ---- what a file is ----
@@ -116,8 +114,6 @@ _WRONG: Mapping[bytes, str] = {
 
 def sniff(path: Path) -> str:
     """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
-    from sclcm.checkpoints.torchfiles import LEGACY_START
-
     with path.open("rb") as file:
         head = file.read(512)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -129,16 +125,11 @@ def sniff(path: Path) -> str:
         raise FormatError(msg)
     magics = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x93NUMPY": "npy", LEGACY_START: "legacy"}
     kind = next((name for magic, name in magics.items() if head.startswith(magic)), "pickle")
-    if kind == "zip" and _is_npz(path):
-        return "npz"
-    return "safetensors" if head[8:9] == b"{" and kind == "pickle" else kind
-
-
-def _is_npz(path: Path) -> bool:
-    from sclcm.checkpoints.archives import Archive
-
-    with Archive(path) as archive:
-        return bool(archive.entries) and all(name.endswith(".npy") for name in archive.entries)
+    if kind == "zip":
+        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        return "npz" if first.endswith(b".npy") else "zip"
+    header = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
+    return "safetensors" if kind == "pickle" and (header or path.suffix == ".safetensors") else kind
 
 
 def _require(condition: object, what: str) -> None:
@@ -158,8 +149,6 @@ def _contents(path: Path) -> bytes | mmap.mmap:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from sclcm.checkpoints.arrayfiles import check_safetensors
-
     check_safetensors(path, _parse_json)
     import safetensors
     from safetensors.torch import load_file

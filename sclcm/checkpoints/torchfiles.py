@@ -32,7 +32,9 @@ def read_zip(path: Path, *, inert: frozenset[str]) -> Any:
         storages = _ZipStorages(archive, folder)
         data = archive.read(f"{folder}/data.pkl", limit=_MAX_PICKLE)
         source = f"{path}"
-        return Machine(data, source=source, table=table(source), inert=inert, persistent=storages.resolve).load()
+        return Machine(
+            data, source=source, table=allowed_names(source), inert=inert, persistent=storages.resolve
+        ).load()
 
 
 def _folder(archive: Archive) -> str:
@@ -111,7 +113,7 @@ def read_legacy(
     """Read the older format of `torch.save`: three small pickles, the object, the list of storages, their bytes."""
     at = _legacy_head(data, source)
     storages = _LegacyStorages(source, len(data))
-    names = TABLE if nested else table(source)
+    names = TABLE if nested else allowed_names(source)
     machine = Machine(data, source=source, table=names, inert=inert, persistent=storages.resolve, start=at)
     value = machine.load_raw() if nested else machine.load()
     tail = Machine(data, source=source, table={}, start=machine.at)
@@ -182,7 +184,7 @@ class _LegacyStorages:
         raise UnsafeFileError(msg)
 
 
-def table(source: str) -> Table:
+def allowed_names(source: str) -> Table:
     """Return the table of names with torch's nested storages (tensors in a plain pickle), which may not nest again."""
 
     def load(args: tuple[Any, ...]) -> Storage:

@@ -49,6 +49,7 @@ class Machine:
         self.data, self.at, self.end = data, start, len(data)
         self.source, self.table, self.inert, self.persistent = source, table, inert, persistent
         self.limits = limits or Limits()
+        self.max_memo = self.limits.memo
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -125,7 +126,12 @@ class Machine:
 
     def number(self, layout: str, n: int) -> Any:
         """Take `n` bytes as one number."""
-        return struct.unpack(layout, self.take(n))[0]
+        stop = self.at + n
+        if stop > self.end:
+            self.truncated()
+        piece = self.data[self.at : stop]
+        self.at = stop
+        return struct.unpack(layout, piece)[0]
 
     def line(self, longest: int) -> bytes:
         """Take a line of text of at most `longest` bytes."""
@@ -159,7 +165,7 @@ class Machine:
 
     def remember(self, key: int) -> None:
         """Store the top of the stack in the memo."""
-        if key < 0 or len(self.memo) >= self.limits.memo:
+        if len(self.memo) >= self.max_memo or key < 0:
             self.unsafe(f"keeps more than {self.limits.memo:,} objects in its memo, or numbers them below zero")
         top = self.memo[key] = self.stack[-1]
         if isinstance(top, Pending):
