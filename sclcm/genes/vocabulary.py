@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +14,7 @@ from sclcm.genes.names import IdType, read_names
 from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sclcm.genes.names import Readings
 
@@ -53,14 +52,13 @@ class GeneVocabulary:
     modality: str = "gene"
 
     def __post_init__(self) -> None:
-        features, token_ids = _as_features(self.features), _as_token_ids(self.token_ids)
-        _check_vocabulary(features, token_ids, self.specials, self.ids)
-        object.__setattr__(self, "features", features)
-        object.__setattr__(self, "token_ids", token_ids)
+        object.__setattr__(self, "features", _as_features(self.features))
+        object.__setattr__(self, "token_ids", _as_token_ids(self.token_ids))
         object.__setattr__(self, "specials", {k: int(v) for k, v in self.specials.items()})
         object.__setattr__(self, "species", tuple(self.species))
         if self.names is not None:
             object.__setattr__(self, "names", dict(self.names))
+        _check_vocabulary(self)
 
     @classmethod
     def from_mapping(
@@ -158,7 +156,7 @@ class GeneVocabulary:
         wanted = np.asarray(token_ids)
         inside = (wanted >= 0) & (wanted < self.n_tokens)
         names = self._labels[np.where(inside, wanted, 0)]
-        unknown = wanted[~inside | np.equal(names, None)]
+        unknown = wanted[~inside | (names == None)]  # noqa: E711 (elementwise)
         if unknown.size:
             msg = f"token id {int(unknown.flat[0])} is not in this vocabulary of {self.n_tokens} tokens"
             raise ValueError(msg)
@@ -173,7 +171,9 @@ class GeneVocabulary:
     def readings(self) -> Readings:
         """What the features stand for, as `sclcm.genes.names` reads them."""
         known = get_args(Species)
-        return read_names(self.features.tolist(), species=self.species[0] if self.species in [(s,) for s in known] else None)
+        return read_names(
+            self.features.tolist(), species=self.species[0] if self.species in [(s,) for s in known] else None
+        )
 
     @cached_property
     def _labels(self) -> np.ndarray:
@@ -202,9 +202,10 @@ def _as_token_ids(token_ids: Iterable[int]) -> np.ndarray:
     return ids
 
 
-def _check_vocabulary(features: np.ndarray, token_ids: np.ndarray, specials: Mapping[str, int], ids: str) -> None:
-    if ids not in get_args(IdType):
-        msg = f"`ids` is {ids!r}; expected one of {list(get_args(IdType))}"
+def _check_vocabulary(vocabulary: GeneVocabulary) -> None:
+    features, token_ids, specials = vocabulary.features, vocabulary.token_ids, vocabulary.specials
+    if vocabulary.ids not in get_args(IdType):
+        msg = f"`ids` is {vocabulary.ids!r}; expected one of {list(get_args(IdType))}"
         raise ValueError(msg)
     if not len(features):
         msg = "the vocabulary has no features; expected a mapping of gene names to token ids beside the special tokens"
@@ -213,9 +214,9 @@ def _check_vocabulary(features: np.ndarray, token_ids: np.ndarray, specials: Map
         msg = f"{len(features)} features but {token_ids.size} token ids; expected one token id per feature"
         raise ValueError(msg)
     _check_unique(features.tolist() + list(specials), what="name")
-    _check_unique(token_ids.tolist() + [int(i) for i in specials.values()], what="token id")
+    _check_unique(token_ids.tolist() + list(specials.values()), what="token id")
     if min(specials.values(), default=0) < 0:
-        msg = f"special tokens have negative ids: {dict(specials)}; expected 0 or more"
+        msg = f"special tokens have negative ids: {specials}; expected 0 or more"
         raise ValueError(msg)
     if np.any(np.diff(token_ids) < 0):
         msg = "`token_ids` are not ascending; build the vocabulary with `GeneVocabulary.from_mapping`, which sorts"
