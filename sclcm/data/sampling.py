@@ -53,7 +53,14 @@ def _may_hold_counts(source: MatrixSource) -> bool:
 
 
 def argument_for(place: str) -> str:
-    """Return the argument of a call that reads a place, as it is typed."""
-    if place == ".raw.X":
-        return "`use_raw=True`"
-    return "no `layer` and no `use_raw`" if place == ".X" else f"`layer={place[len('.layers[') : -1]}`"
+    """Return the argument of a call that reads a place, as a message shows it."""
+    return f"`{_argument(place)}`" if place != ".X" else "neither `layer` nor `use_raw`"
+
+
+def recovery_call(place: str) -> str:
+    """Return the call that recovers raw counts from a place."""
+    return f"sclcm.pp.recover_counts(adata, {_argument(place)})" if place != ".X" else "sclcm.pp.recover_counts(adata)"
+
+
+def _argument(place: str) -> str:
+    return "use_raw=True" if place == ".raw.X" else f"layer={place[len('.layers[') : -1]}"

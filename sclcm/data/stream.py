@@ -29,7 +29,7 @@ def iter_chunks(
     chunk_size: int,
     obs_columns: Sequence[str] = (),
     check: Check = "counts",
-    consumer: str = "this call",
+    consumer: str = "This call",
 ) -> Iterator[CellChunk]:
     """Read a matrix by chunks of rows, each checked and aligned.
 
@@ -48,7 +48,7 @@ def iter_chunks(
     check
         `"counts"` refuses what is no integer >= 0; `"any"` only NaN, infinities and negative values.
     consumer
-        Who needs the counts, as messages name it, such as `'scgpt'` in quotes.
+        Who needs the counts, at the start of a sentence, such as `"'scgpt'"`.
 
     Yields
     ------

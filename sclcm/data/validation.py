@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sclcm.data.sampling import argument_for, count_places
+from sclcm.data.counts import recoverable_places
+from sclcm.data.sampling import argument_for, count_places, recovery_call
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -17,7 +18,7 @@ Check = Literal["counts", "any"]
 
 
 def check_values(
-    rows: csr_matrix, source: MatrixSource, *, start: int, check: Check = "counts", consumer: str = "this call"
+    rows: csr_matrix, source: MatrixSource, *, start: int, check: Check = "counts", consumer: str = "This call"
 ) -> None:
     """Raise unless every stored value is finite and not negative, and for `"counts"` an integer.
 
@@ -41,8 +42,8 @@ def check_values(
     row = int(np.searchsorted(rows.indptr, position, side="right")) - 1
     cell, gene = source.obs_names[start + row], source.var.index[rows.indices[position]]
     msg = (
-        f"{source.name} holds {value:.6g} (cell {str(cell)!r}, gene {str(gene)!r}), {wrong}; "
-        f"{consumer} needs {'raw counts' if check == 'counts' else 'finite values >= 0'}: {_remedy(source, value)}"
+        f"`{source.name}` holds {value:.6g} (cell {str(cell)!r}, gene {str(gene)!r}), {wrong}. {consumer} needs "
+        f"{'raw counts' if check == 'counts' else 'values that are finite and not negative'}; {_remedy(source, value)}"
     )
     raise ValueError(msg)
 
@@ -52,9 +53,9 @@ def _first_wrong(values: np.ndarray, check: Check) -> tuple[int | None, str]:
         return None, ""
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        return int(np.flatnonzero(~np.isfinite(values))[0]), "not a number that can be read"
+        return int(np.flatnonzero(~np.isfinite(values))[0]), "which is no number to compute with"
     if low < 0:
-        return int(np.flatnonzero(values < 0)[0]), "a negative value"
+        return int(np.flatnonzero(values < 0)[0]), "which is negative"
     if check == "any":
         return None, ""
     fractional = values != np.rint(values)
@@ -68,5 +69,8 @@ def _remedy(source: MatrixSource, value: float) -> str:
         return "find where it came from, and drop those cells or genes"
     found = [place for place in count_places(source.adata) if place != source.name]
     if found:
-        return " or ".join(f"{place} does hold them, pass {argument_for(place)}" for place in found)
-    return "none of `.X`, `.layers` and `.raw` holds them; `sclcm.pp.check_counts(adata)` says what is there"
+        return "; ".join(f"`{place}` holds them: pass {argument_for(place)}" for place in found)
+    recoverable = recoverable_places(source.adata)
+    if recoverable:
+        return f"they can be recovered exactly: `{recovery_call(recoverable[0])}`"
+    return "neither `.X`, `.layers` nor `.raw` holds any; `sclcm.pp.check_counts(adata)` says what is there"
