@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.metadata import version as installed_version
 
 project = "sclcm"
@@ -48,3 +49,13 @@ if os.environ.get("READTHEDOCS"):
         "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
+
+
+def _slots_as_code(_app, _what, _name, _obj, _options, lines):
+    """Set the slots that functions list under Returns as code, where napoleon makes them bold with their backticks."""
+    lines[:] = [re.sub(r"\*\*`(.+?)`\*\*", r"``\1``", line) for line in lines]
+
+
+def setup(app):
+    """Run after napoleon, which has the default priority of 500."""
+    app.connect("autodoc-process-docstring", _slots_as_code, priority=900)

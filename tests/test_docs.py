@@ -1,6 +1,11 @@
-"""Shared docstring texts."""
+"""Shared docstring texts, and that the API page is complete."""
 
 from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
 
 from sclcm._docs import TEXTS, with_shared_docs
 
@@ -34,3 +39,12 @@ def test_shared_texts_are_numpy_style_parameters():
         lines = text.strip("\n").splitlines()
         assert lines[0].isidentifier(), name
         assert lines[1].startswith("    "), name
+
+
+@pytest.mark.parametrize("name", ["datasets", "get", "models", "pl", "pp", "tl"])
+def test_api_page_lists_every_public_name(name):
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = {
+        line.strip().removeprefix(f"{name}.") for line in page.splitlines() if line.strip().startswith(f"{name}.")
+    }
+    assert listed == set(import_module(f"sclcm.{name}").__all__)

@@ -61,7 +61,9 @@ def umap(
         The layout.
     `adata.uns['X_umap_<base>' | key_added]` : dict
         Parameters and versions.
-    `adata.obsp['<base>_neighbors_distances' | ...]`, `adata.obsp['<base>_neighbors_connectivities' | ...]` : csr
+    `adata.obsp['<base>_neighbors_distances' | '<key_added>_neighbors_distances']` : csr
+        Distances to the neighbours.
+    `adata.obsp['<base>_neighbors_connectivities' | '<key_added>_neighbors_connectivities']` : csr
         The graph, to be used with `neighbors_key='<base>_neighbors'`, for example in :func:`scanpy.tl.leiden`.
     `adata.uns['<base>_neighbors' | '<key_added>_neighbors']` : dict
         What scanpy records about the graph.
