@@ -91,7 +91,7 @@ class ReleaseFacts:
             msg = f"The release lacks the tensor {tensor!r}, from which a size is read; the file may be incomplete."
             raise ValueError(msg)
         shape = self.shapes[tensor]
-        if axis >= len(shape):
+        if not -len(shape) <= axis < len(shape):
             msg = f"The tensor {tensor!r} has shape {shape!r}; a size was to be read from its axis {axis}."
             raise ValueError(msg)
         return shape[axis]
