@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclcm.checkpoints.arrayfiles import check_safetensors, parse_npy, read_npz
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
-from sclcm.checkpoints.torchfiles import LEGACY_START, allowed_names, read_legacy, read_zip
+from sclcm.checkpoints.torchfiles import allowed_names, is_legacy, read_legacy, read_zip
 from sclcm.checkpoints.unpickle import Machine
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def sniff(path: Path) -> str:
     if wrong is not None:
         msg = f"`{path}` is {wrong}."
         raise FormatError(msg)
-    magics = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x93NUMPY": "npy", LEGACY_START: "legacy"}
-    kind = next((name for magic, name in magics.items() if head.startswith(magic)), "pickle")
+    magics = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x93NUMPY": "npy"}
+    kind = "legacy" if is_legacy(head) else "pickle"
+    kind = next((name for magic, name in magics.items() if head.startswith(magic)), kind)
     if kind == "zip":
         first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if first.endswith(b".npy") else "zip"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sclcm.checkpoints.plain import Table
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
+_MAGIC_BYTES = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 _MAX_PICKLE = 1 << 30
 
@@ -107,6 +107,11 @@ def parse_storage_id(pid: Any, source: str, *, fields: int) -> tuple[str, int, s
 # ---- the older format ----
 
 
+def is_legacy(head: bytes) -> bool:
+    """Tell whether a file that begins with `head` is of the older format: its first pickle is one known number."""
+    return head[:1] == b"\x80" and _MAGIC_BYTES in head[:32]
+
+
 def read_legacy(
     data: bytes | mmap.mmap, source: str, *, inert: frozenset[str] = frozenset(), nested: bool = False
 ) -> Any:
@@ -188,7 +193,7 @@ def allowed_names(source: str) -> Table:
     """Return the table of names with torch's nested storages (tensors in a plain pickle), which may not nest again."""
 
     def load(args: tuple[Any, ...]) -> Storage:
-        if len(args) != 1 or type(args[0]) is not bytes or not args[0].startswith(LEGACY_START):
+        if len(args) != 1 or type(args[0]) is not bytes or not is_legacy(args[0]):
             what = "takes the bytes of one torch storage"
             raise Refusal(what)
         value = read_legacy(args[0], f"{source} (a storage in it)", nested=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import struct
@@ -51,9 +50,8 @@ class Evil:
 
 
 ORDERED = b"\x80\x04" + named("collections", "OrderedDict")
-ARRAY = (
-    b"\x80\x04" + named("numpy._core.multiarray", "_reconstruct") + named("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
-)
+RECONSTRUCT = b"\x80\x04" + named("numpy._core.multiarray", "_reconstruct")
+ARRAY = RECONSTRUCT + named("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
 
 
 def array(shape, code, raw):
@@ -355,6 +353,14 @@ def test_many_tuples_as_keys_are_refused():
         load(data, limits=Limits(tuple_keys=10))
 
 
+def attempt(data):
+    try:
+        loaded = load(data)
+    except (UnsafeFileError, FormatError):
+        return
+    assert repr(loaded)  # what is returned can at least be looked at
+
+
 @given(data=st.data())
 @settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 def test_flipped_bytes_never_raise_anything_else(data):
@@ -368,18 +374,13 @@ def test_flipped_bytes_never_raise_anything_else(data):
     raw = bytearray(pickle.dumps(value, data.draw(st.sampled_from(PROTOCOLS))))
     for _ in range(data.draw(st.integers(1, 8))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        loaded = load(bytes(raw))
-    except (UnsafeFileError, FormatError):
-        return
-    io.StringIO().write(repr(loaded))  # what is returned can at least be looked at
+    attempt(bytes(raw))
 
 
 @given(raw=st.binary(max_size=200))
 @settings(max_examples=300, deadline=2000)
 def test_random_bytes_never_raise_anything_else(raw):
-    with pytest.raises((UnsafeFileError, FormatError)):
-        load(b"\x80\x04" + raw + b"\xff.")
+    attempt(b"\x80\x04" + raw)
 
 
 def test_reading_hostile_and_honest_pickles_imports_and_runs_nothing(tmp_path):
