@@ -87,14 +87,21 @@ NormalizeStep = DivideByFactor | LogNormalize | Standardize
 
 def library_sizes(chunk: CellChunk, total_key: str | None) -> np.ndarray:
     """Return the total counts of each cell, shape `(cells,)`: from `obs` where the column exists, else the row sum."""
-    if total_key is not None and total_key in chunk.obs:
+    if total_key is None or total_key not in chunk.obs:
+        return chunk.totals
+    try:
         return np.asarray(chunk.obs[total_key], dtype=np.float64)
-    return chunk.totals
+    except (TypeError, ValueError) as error:
+        msg = (
+            f"`.obs[{total_key!r}]` should be the total number of counts of each cell, but not all of it are numbers: "
+            f"{error}. Correct the column, or rename it to use the sums of the rows."
+        )
+        raise ValueError(msg) from error
 
 
 def _check_totals(totals: np.ndarray, chunk: CellChunk, total_key: str | None) -> None:
     """A library holds at least the counts that the matrix has of it; rounding is forgiven."""
-    wrong = np.flatnonzero(~(totals >= 0.99 * chunk.totals))
+    wrong = np.flatnonzero(~(np.isfinite(totals) & (totals >= 0.99 * chunk.totals)))
     if len(wrong):
         cell = int(wrong[0])
         msg = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sclcm._sizes import Size, as_int
-from sclcm.encoding.normalize import Arrays, NormalizeStep, library_sizes, normalize
+from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,8 @@ class Encoding:
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """Columns of `obs` that the steps read, where they exist."""
-        return () if self.total_key is None else (self.total_key,)
+        keys = [self.total_key, *(step.total_key for step in self.normalize if isinstance(step, LogNormalize))]
+        return tuple(dict.fromkeys(key for key in keys if key is not None))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +121,7 @@ def encode(
     prefix = special_ids(encoding.prefix, vocabulary)
     suffix = special_ids(encoding.suffix, vocabulary)
     if limit is None:
-        limit = as_int(encoding.max_tokens) - len(prefix) - len(suffix)
+        limit = _room(encoding, len(prefix) + len(suffix))
     data = normalize(encoding.normalize, chunk, arrays)
     taken = encoding.select.rows(data, chunk.counts.indptr, limit)
     lengths = np.array([len(row) for row in taken], dtype=np.int64)
@@ -141,6 +142,15 @@ def encode(
         values=channels,
         scalars={"total": library_sizes(chunk, encoding.total_key)},
     )
+
+
+def _room(encoding: Encoding, n_special: int) -> int:
+    """Return how many genes fit into the longest sentence."""
+    longest = as_int(encoding.max_tokens)
+    if longest < n_special:
+        msg = f"`max_tokens` is {longest}, too few for the {n_special} special tokens of every sentence; raise it."
+        raise ValueError(msg)
+    return longest - n_special
 
 
 def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarray:

@@ -1,0 +1,55 @@
+"""Which genes become tokens, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from sclcm.encoding.select import ByRank, LargestMagnitude, descending_keys
+
+values = npst.arrays(
+    np.float32, st.integers(0, 30), elements=st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: x + 0.0)
+)  # + 0.0: no negative zero
+few_values = npst.arrays(np.float32, st.integers(0, 30), elements=st.sampled_from([0.5, 1.0, 1.5, 2.0]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(few_values, st.data())
+def test_rank_order_is_a_stable_descending_order_in_each_cell(values, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=4)))
+    indptr = np.array([0, *cuts, len(values)])
+    limit = data.draw(st.integers(0, 8))
+    rows = ByRank().rows(values, indptr, limit)
+    assert len(rows) == len(indptr) - 1
+    for row, start, stop in zip(rows, indptr[:-1], indptr[1:], strict=True):
+        naive = sorted(range(start, stop), key=lambda position: (-values[position], position))
+        assert row.tolist() == naive[:limit]
+
+
+@settings(deadline=None, max_examples=50)
+@given(values)
+def test_rank_order_holds_for_values_of_either_sign_and_any_size(values):
+    (row,) = ByRank().rows(values, np.array([0, len(values)]), len(values))
+    assert row.tolist() == np.argsort(-values.astype(np.float64), kind="stable").tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(values)
+def test_largest_magnitudes_come_first(values):
+    (row,) = LargestMagnitude().rows(values, np.array([0, len(values)]), 5)
+    assert row.tolist() == np.argsort(-np.abs(values.astype(np.float64)), kind="stable")[:5].tolist()
+
+
+def test_keys_of_equal_values_are_in_order_of_position():
+    keys = descending_keys(np.array([1.0, 3.0, 1.0, 3.0], dtype=np.float32))
+    assert np.argsort(keys).tolist() == [1, 3, 0, 2]
+    assert keys.dtype == np.uint64
+
+
+def test_keys_do_not_need_contiguous_float32():
+    wanted = [2, 1, 0]
+    assert np.argsort(descending_keys(np.array([1.0, 2.0, 3.0]))).tolist() == wanted
+    strided = np.array([1, 9, 2, 9, 3, 9], dtype=np.float32)[::2]
+    assert np.argsort(descending_keys(strided)).tolist() == wanted
