@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that `sclcm --help` is immed
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -238,7 +239,9 @@ def _draw(adata: AnnData, key: str, picture: Path) -> None:
 
 def _write(adata: AnnData, output: Path) -> None:
     if output.suffix == ".zarr":
-        adata.write_zarr(output)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Writing zarr v2", category=UserWarning)
+            adata.write_zarr(output)
     else:
         adata.write_h5ad(output)
 

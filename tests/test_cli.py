@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from typer.testing import CliRunner
 import sclcm
 from sclcm._settings import settings
 from sclcm.cli import app
+
+REFERENCE = Path(str(files("sclcm.reference"))) / "geneformer" / "v1"
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +94,71 @@ def test_picture_in_an_unknown_format_is_refused_before_any_work(file):
 def test_flags_set_how_much_is_logged(flag, level):
     _run(flag, "check", "no-such-data")
     assert settings.verbosity == level
+
+
+@pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
+def test_embed_writes_what_the_function_returns_and_keeps_the_rest(tmp_path, name):
+    model = REFERENCE / "checkpoint"
+    source = REFERENCE / "input.h5ad"
+    result = _run("--quiet", "embed", source, "-m", model, "--family", "geneformer", "-o", tmp_path / name)
+    assert result.exit_code == 0, result.stderr
+    assert "obsm['X_geneformer']" in result.stdout
+    written = ad.read_zarr(tmp_path / name) if name.endswith(".zarr") else ad.read_h5ad(tmp_path / name)
+    original = ad.read_h5ad(source)
+    expected = sclcm.tl.embed(original, sclcm.models.load(model, family="geneformer"), copy=True)
+    np.testing.assert_array_equal(written.obsm["X_geneformer"], expected.obsm["X_geneformer"])
+    assert list(written.obs_names) == list(original.obs_names)
+    assert list(written.var_names) == list(original.var_names)
+    assert abs(written.X - original.X).sum() == 0
+
+
+def test_embed_draws_a_picture(tmp_path):
+    model, picture = REFERENCE / "checkpoint", tmp_path / "umap.png"
+    command = ("embed", REFERENCE / "input.h5ad", "-m", model, "--family", "geneformer", "-o", tmp_path / "out.h5ad")
+    result = _run("--quiet", *command, "--umap", picture, "--key-added", "mine")
+    assert result.exit_code == 0, result.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert {"mine", "X_umap_mine"} <= set(ad.read_h5ad(tmp_path / "out.h5ad").obsm)
+
+
+def test_models_are_listed_and_described():
+    names = _run("models", "list").stdout.split()
+    assert names == sclcm.models.list_models()
+    described = _run("models", "describe", names[0])
+    assert described.exit_code == 0
+    assert f"name: {names[0]}" in described.stdout.splitlines()
+
+
+def test_unknown_model_is_one_clean_line():
+    result = _run("models", "describe", "no-such-model")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "no-such-model" in line
+
+
+def test_check_prints_the_report():
+    result = _run("check", REFERENCE / "input.h5ad")
+    assert result.exit_code == 0
+    assert "raw counts" in result.stdout
+
+
+def test_verify_prints_a_line_per_array_and_a_summary():
+    result = _run("--quiet", "verify", "geneformer", "--fixture", REFERENCE)
+    assert result.exit_code == 0
+    *lines, summary = result.stdout.splitlines()
+    statuses = [line.split()[0] for line in lines]
+    assert set(statuses) <= {"OK", "DEFERRED"}
+    assert summary == f"{statuses.count('OK')} ok, 0 fail, {statuses.count('DEFERRED')} deferred, 0 unknown"
+
+
+def test_verify_leaves_with_status_one_if_an_expected_value_differs(tmp_path):
+    folder = tmp_path / "altered"
+    shutil.copytree(REFERENCE, folder)
+    arrays = dict(np.load(folder / "expected.npz"))
+    name = next(name for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim == 2)
+    arrays[name][0, 0] += 1
+    np.savez(folder / "expected.npz", **arrays)
+    result = _run("--quiet", "verify", "geneformer", "--fixture", folder)
+    assert result.exit_code == 1
+    assert any(line.startswith(f"FAIL {name} ") for line in result.stdout.splitlines())
