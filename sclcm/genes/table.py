@@ -64,8 +64,10 @@ class GeneTable:
 
     @cached_property
     def row_of_id(self) -> dict[str, int]:
-        """Row of each Ensembl id."""
-        return {ensembl: row for row, ensembl in enumerate(self.ids) if ensembl}
+        """Row of each Ensembl id; the first where two symbols have one id."""
+        rows = {ensembl: row for row, ensembl in zip(range(len(self.ids) - 1, -1, -1), reversed(self.ids), strict=True)}
+        rows.pop("", None)
+        return rows
 
     @cached_property
     def approved(self) -> dict[str, int]:

@@ -91,6 +91,7 @@ def unify_genes(
     {'SEPTIN2': 3.0, 'CD3E': 3.0}
     """
     _check_arguments(adata, to=to, unmapped=unmapped, layers=layers)
+    adata = adata.copy() if adata.is_view else adata  # the parts of a view stay tied to what it looks at
     chosen, names = _choose_names(adata, gene_key, to=to, species=species)
     plan = _make_plan(names, resolve(names, to=to, species=species), keep=unmapped == "keep")
     if not plan.n_mapped:
@@ -181,7 +182,7 @@ class _Plan:
             group = [self.names[column] for column in next(iter(self.merges.values()))]
             msg = (
                 f"`{name}` holds {float(wrong.flat[0]):.4g}, not a count, in columns that name the same gene, such as "
-                f"{group!r}; only counts can be summed: {remedy}"
+                f"{group!r}; only counts can be summed: {remedy}, or keep one column of each gene"
             )
             raise ValueError(msg)
 
@@ -317,8 +318,8 @@ def _dropped_slots(adata: AnnData, plan: _Plan) -> list[str]:
 
 def _nothing_known(adata: AnnData, chosen: str, names: list[str]) -> str:
     return (
-        f"none of the {len(names)} names in {chosen!r} is a known gene, such as {names[:3]!r}; pass the column with gene "
-        f"names as `gene_key` (columns: {list(adata.var.columns)!r}), and `species` if it is not told from the names"
+        f"none of the {len(names)} names in {chosen!r} is a known gene, such as {names[:3]!r}; pass the column with "
+        f"gene names as `gene_key` (there are {list(adata.var.columns)!r}), and `species` if names do not tell it"
     )
 
 
