@@ -55,7 +55,10 @@ class Embedder(nn.Module):
         Token vectors, shape `(cells, tokens, width)`.
         """
         x_bld = self.gene(token_ids_bl)
-        if self.value is not None and value_bl is not None:
+        if self.value is not None:
+            if value_bl is None:
+                msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
+                raise ValueError(msg)
             x_bld = x_bld + self.value(value_bl.to(x_bld.dtype))
         if self.position is not None:
             x_bld = x_bld + self.position(torch.arange(token_ids_bl.shape[1], device=token_ids_bl.device))

@@ -1,0 +1,46 @@
+"""From token vectors to one vector per cell."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sclcm.nn import configs
+from sclcm.nn.pooling import mean_pool, pool, value_weighted_mean
+
+X = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]], [[5.0, 6.0], [7.0, 8.0], [9.0, 0.0]]])
+GENES = torch.tensor([[True, True, False], [False, True, True]])
+VALUES = torch.tensor([[2.0, 0.5, 99.0], [7.0, 1.0, 3.0]])
+
+
+def test_mean_takes_the_gene_tokens_only(device):
+    found = pool(configs.MeanPooling(), X.to(device), GENES.to(device), None)
+    assert found.tolist() == [[2.0, 3.0], [8.0, 4.0]]
+
+
+def test_mean_of_no_token_is_zero():
+    assert mean_pool(X, torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_first_token_is_taken_whatever_it_is():
+    assert pool(configs.FirstToken(), X, GENES, None).tolist() == [[1.0, 2.0], [5.0, 6.0]]
+
+
+def test_weighted_mean_is_the_weighted_sum_over_the_root_of_the_number_of_genes():
+    wanted = [[(2 + 1.5) / 2**0.5, (4 + 2) / 2**0.5], [(7 + 27) / 2**0.5, 8 / 2**0.5]]
+    torch.testing.assert_close(pool(configs.ValueWeightedMean(), X, GENES, VALUES), torch.tensor(wanted))
+    assert value_weighted_mean(X, VALUES, torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0]] * 2
+
+
+def test_weighted_mean_without_values_is_refused():
+    with pytest.raises(ValueError, match="needs tokens with values"):
+        pool(configs.ValueWeightedMean(), X, GENES, None)
+
+
+@pytest.mark.parametrize("pooling", [configs.MeanPooling(), configs.FirstToken(), configs.ValueWeightedMean()])
+def test_half_precision_is_pooled_in_float32(pooling):
+    many = torch.ones(1, 3000, 2, dtype=torch.bfloat16)
+    found = pool(pooling, many, torch.ones(1, 3000, dtype=torch.bool), torch.ones(1, 3000, dtype=torch.bfloat16))
+    assert found.dtype == torch.float32
+    expected = 3000**0.5 if isinstance(pooling, configs.ValueWeightedMean) else 1.0
+    torch.testing.assert_close(found, torch.full((1, 2), expected))
