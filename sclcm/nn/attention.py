@@ -18,7 +18,7 @@ BLOCK = 128
 """Queries at a time where softmax and products run apart; their scores then stay in the processor's cache."""
 
 LONG = 512
-"""Sentences from this length on are worth taking apart in half precision on a CPU."""
+"""Sentences from this length on are attended to one by one on a CPU."""
 
 
 class SoftmaxAttention(nn.Module):
@@ -78,34 +78,51 @@ def allowed_keys(mask_bl: Tensor | None, length: int, *, causal: bool, device: t
 
 def attend(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, mask_bl: Tensor | None, *, causal: bool) -> Tensor:
     """Softmax attention by the fastest exact way for device, precision and length; shape as the queries."""
-    if not causal and _apart_is_faster(q_bhlk):
-        return _attend_in_blocks(q_bhlk, k_bhlk, v_bhlk, mask_bl)
+    if not causal and _cell_by_cell_is_faster(q_bhlk):
+        lengths = _lengths(mask_bl)
+        if lengths is not None or mask_bl is None:
+            return _attend_cell_by_cell(q_bhlk, k_bhlk, v_bhlk, lengths)
     if causal and mask_bl is None:
         return functional.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, is_causal=True)
     allowed = allowed_keys(mask_bl, q_bhlk.shape[2], causal=causal, device=q_bhlk.device)
     return functional.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, attn_mask=allowed)
 
 
-def _apart_is_faster(q_bhlk: Tensor) -> bool:
-    """On a CPU, bfloat16 products have fast kernels that the fused attention does not use."""
+def _cell_by_cell_is_faster(q_bhlk: Tensor) -> bool:
+    """On a CPU, a long sentence alone fills the processor, and needs neither a mask nor work on padding."""
     return (
         q_bhlk.device.type == "cpu"
-        and q_bhlk.dtype == torch.bfloat16
         and q_bhlk.shape[2] >= LONG
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
     )
 
 
-def _attend_in_blocks(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, mask_bl: Tensor | None) -> Tensor:
-    """Products and softmax apart, some queries at a time, so that the scores never fill memory."""
-    keys = k_bhlk.transpose(-1, -2)
-    scale = q_bhlk.shape[-1] ** -0.5
-    hidden = None if mask_bl is None else ~mask_bl[:, None, None, :]
-    out_bhlk = torch.empty_like(q_bhlk)
-    for start in range(0, q_bhlk.shape[2], BLOCK):
-        scores = (q_bhlk[:, :, start : start + BLOCK] @ keys).mul_(scale)
-        if hidden is not None:
-            scores = scores.masked_fill_(hidden, float("-inf"))
-        out_bhlk[:, :, start : start + BLOCK] = torch.softmax(scores, dim=-1) @ v_bhlk
-    return out_bhlk
+def _lengths(mask_bl: Tensor | None) -> list[int] | None:
+    """Return the number of real tokens of each cell if all padding is at the right, else `None`."""
+    if mask_bl is None or (mask_bl[:, 1:] & ~mask_bl[:, :-1]).any():
+        return None
+    return mask_bl.sum(1).tolist()
+
+
+def _attend_cell_by_cell(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, lengths: list[int] | None) -> Tensor:
+    """Attend within each cell, real tokens only; zeros at padding."""
+    alone = _attend_in_blocks if q_bhlk.dtype == torch.bfloat16 else functional.scaled_dot_product_attention
+    out_blhk = torch.zeros_like(q_bhlk.transpose(1, 2), memory_format=torch.contiguous_format)
+    for cell in range(q_bhlk.shape[0]):
+        real = slice(0, None if lengths is None else lengths[cell])
+        parts = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
+        out_blhk[cell : cell + 1, real] = alone(*parts).transpose(1, 2)
+    return out_blhk.transpose(1, 2)
+
+
+def _attend_in_blocks(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor) -> Tensor:
+    """Products and softmax apart, some queries at a time, so that the scores stay in the processor's cache.
+
+    In bfloat16 the products then have fast kernels that the fused attention does not use.
+    """
+    q_hlk, k_hlk, v_hlk = (x_bhlk.flatten(0, 1).contiguous() for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
+    q_hlk = q_hlk * q_hlk.shape[-1] ** -0.5
+    k_hkl = k_hlk.transpose(1, 2)
+    blocks = [torch.softmax(q_hbk @ k_hkl, dim=-1) @ v_hlk for q_hbk in q_hlk.split(BLOCK, dim=1)]
+    return torch.cat(blocks, dim=1).view(q_bhlk.shape)

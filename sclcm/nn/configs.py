@@ -41,6 +41,22 @@ class ScalarMLP:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaledGene:
+    """Value encoder: the gene's vector times its value, plus a small network of the value.
+
+    The sum over a cell's tokens is then a linear embedding of its values before any block has run. Special tokens
+    have no value and keep their own vector.
+
+    Parameters
+    ----------
+    mlp
+        The small network.
+    """
+
+    mlp: ScalarMLP
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearnedPositions:
     """Position encoder: one learned vector for each place in the sentence.
 
@@ -189,11 +205,17 @@ class LinearHead:
 
     Parameters
     ----------
+    d_in
+        Width of the input.
     d_out
         Width of the output.
+    bias
+        Whether it adds a bias.
     """
 
+    d_in: Size
     d_out: Size
+    bias: bool = True
 
 
 HeadConfig: TypeAlias = TiedTokenHead | PooledClassHead | TokenClassHead | LinearHead
@@ -225,7 +247,7 @@ class LCMConfig:
 
     d_model: Size
     gene: TableEncoder
-    value: ScalarMLP | None = None
+    value: ScalarMLP | ScaledGene | None = None
     position: LearnedPositions | None = None
     segment: ConstantSegment | None = None
     embedding_norm: LayerNorm | None = None
@@ -245,7 +267,20 @@ class FirstToken:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueWeightedMean:
-    """Average of the gene tokens, each weighted by its value, over the square root of their number."""
+    """Average of the gene tokens, each weighted by its value, over the sum of the absolute values."""
 
 
-Pooling: TypeAlias = MeanPooling | FirstToken | ValueWeightedMean
+@dataclass(frozen=True, kw_only=True)
+class Concatenated:
+    """Several poolings side by side.
+
+    Parameters
+    ----------
+    parts
+        The poolings, in order.
+    """
+
+    parts: tuple[MeanPooling | FirstToken | ValueWeightedMean, ...]
+
+
+Pooling: TypeAlias = MeanPooling | FirstToken | ValueWeightedMean | Concatenated

@@ -55,9 +55,9 @@ class TokenClassHead(nn.Module):
 class LinearHead(nn.Module):
     """A linear projection."""
 
-    def __init__(self, config: configs.LinearHead, d_model: int) -> None:
+    def __init__(self, config: configs.LinearHead) -> None:
         super().__init__()
-        self.out = Linear(d_model, as_int(config.d_out))
+        self.out = Linear(as_int(config.d_in), as_int(config.d_out), bias=config.bias)
 
     def forward(self, x_nd: Tensor) -> Tensor:
         """Project vectors of shape `(..., width)` to shape `(..., out)`."""
@@ -74,4 +74,4 @@ def build_head(config: configs.HeadConfig, d_model: int, table: nn.Embedding) ->
         case configs.TokenClassHead():
             return TokenClassHead(config, d_model)
         case configs.LinearHead():
-            return LinearHead(config, d_model)
+            return LinearHead(config)

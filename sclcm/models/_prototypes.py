@@ -1,0 +1,120 @@
+"""Label prototypes: points in embedding space that stand for cell types, and how cells are compared with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+UNKNOWN = "unknown"
+"""The label of a cell that resembles no prototype enough."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prototypes:
+    """Points in embedding space, one or more for each label; they hold no cells.
+
+    Parameters
+    ----------
+    labels
+        Label of each prototype.
+    ontology_ids
+        Cell Ontology id of each, or an empty text.
+    vectors
+        Shape `(prototypes, width)`, float32.
+    scale
+        Factor from cosine to the logit of the softmax over prototypes.
+    min_score
+        A cell whose best label has a smaller share of the softmax is `"unknown"`.
+    recipe
+        The recipe whose cell vectors they belong to.
+    """
+
+    labels: tuple[str, ...]
+    ontology_ids: tuple[str, ...]
+    vectors: np.ndarray
+    scale: float
+    min_score: float
+    recipe: str
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if len(self.ontology_ids) != n or self.vectors.shape[:1] != (n,):
+            msg = (
+                f"{n} labels, {len(self.ontology_ids)} ontology ids and prototypes of shape {self.vectors.shape} do not "
+                "belong together; the model's files may be mixed up."
+            )
+            raise ValueError(msg)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], vectors: np.ndarray) -> Prototypes:
+        """Rebuild prototypes from what `to_json` returned, and their vectors."""
+        return cls(
+            labels=tuple(stored["labels"]),
+            ontology_ids=tuple(stored["ontology_ids"]),
+            vectors=np.ascontiguousarray(vectors, dtype=np.float32),
+            scale=float(stored["scale"]),
+            min_score=float(stored["min_score"]),
+            recipe=stored["recipe"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the vectors, as JSON types."""
+        return {
+            "labels": list(self.labels),
+            "ontology_ids": list(self.ontology_ids),
+            "scale": self.scale,
+            "min_score": self.min_score,
+            "recipe": self.recipe,
+        }
+
+    def restricted(self, labels: Iterable[str]) -> Prototypes:
+        """Return the prototypes of some labels; `ValueError` names a label that has none."""
+        wanted = set(labels)
+        if unknown := sorted(wanted - set(self.labels)):
+            known = sorted(set(self.labels))
+            msg = f"`labels` has {unknown[0]!r}, for which there is no prototype; there are {', '.join(known)}."
+            raise ValueError(msg)
+        keep = [i for i, label in enumerate(self.labels) if label in wanted]
+        return Prototypes(
+            labels=tuple(self.labels[i] for i in keep),
+            ontology_ids=tuple(self.ontology_ids[i] for i in keep),
+            vectors=self.vectors[keep],
+            scale=self.scale,
+            min_score=self.min_score,
+            recipe=self.recipe,
+        )
+
+    def shares(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compare cells with the prototypes.
+
+        Parameters
+        ----------
+        cells
+            Cell vectors, shape `(cells, width)`.
+
+        Returns
+        -------
+        The labels, sorted, shape `(labels,)`, and the share of the softmax that each has, shape `(cells, labels)`.
+        """
+        names, of = np.unique(np.array(self.labels), return_inverse=True)
+        logits = self.scale * (_unit(cells) @ _unit(self.vectors).T)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        per_label = np.zeros((len(cells), len(names)))
+        np.add.at(per_label.T, of, weights.T)
+        return names, per_label / per_label.sum(1, keepdims=True)
+
+    def ontology_id(self, label: str) -> str:
+        """Return the Cell Ontology id of a label, or an empty text."""
+        return self.ontology_ids[self.labels.index(label)] if label in self.labels else ""
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Scale rows to length one; zeros stay zeros."""
+    rows = np.asarray(rows, dtype=np.float64)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
