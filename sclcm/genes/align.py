@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,7 +178,7 @@ def _by_authors_map(names: list[str], vocabulary: GeneVocabulary, authors: Mappi
 
 
 def _by_resolver(names: list[str], vocabulary: GeneVocabulary, readings: Readings) -> _Match:
-    find = _FeatureFinder(vocabulary).find
+    find = _finder(vocabulary).find
     columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
     found = [find(name, gene=gene, ensembl=ensembl, how=how) for name, gene, ensembl, how in columns]
     positions = np.array([position for position, _ in found], dtype=np.int64)
@@ -214,6 +214,11 @@ class _FeatureFinder:
         if position < 0:
             return position, "ambiguous" if position == _AMBIGUOUS else "unknown"
         return position, self._features.how[position] if how == "exact" else how
+
+
+@lru_cache(maxsize=4)
+def _finder(vocabulary: GeneVocabulary) -> _FeatureFinder:
+    return _FeatureFinder(vocabulary)
 
 
 def _best(keys: np.ndarray, ranks: list[int]) -> dict[str, int]:
