@@ -15,12 +15,14 @@ from sclcm.checkpoints.files import checkpoint_digest, find_one
 from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._pretrained import FORMAT, Pretrained, build_lcm, load_saved
+from sclcm.models._prototypes import Prototypes
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     ArraySource,
     Checkpoint,
     GeneFactors,
     ModelSpec,
+    PrototypeSource,
     StoredArray,
     VocabularySource,
     with_variants,
@@ -213,6 +215,7 @@ def load_release(
     weights = weights or find_one(folder, spec.weights)
     release.used.append(weights)
     tensors = read_tensors(weights)
+    prototypes = None if spec.prototypes is None else _read_prototypes(spec.prototypes, tensors, release)
     config = {} if spec.config is None else release.mapping((spec.config,))
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
     vocabulary = _read_vocabulary(spec.vocabulary, release)
@@ -232,6 +235,7 @@ def load_release(
         architecture=architecture,
         recipes=resolve_sizes(spec.recipes, facts),
         arrays=arrays,
+        prototypes=prototypes,
         lcm=lcm,
         sha256=checkpoint_digest(release.used),
     )
@@ -264,6 +268,10 @@ def _read_array(
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):
             return _factors(release.mapping(patterns), vocabulary, release.used[-1])
+
+
+def _read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: _Release) -> Prototypes:
+    return Prototypes.from_json(release.mapping((source.file,)), tensors.pop(source.tensor).float().numpy())
 
 
 def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:

@@ -20,6 +20,8 @@ from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._declarations import from_json, to_json
 from sclcm.models._device import choose_device, choose_dtype
+from sclcm.models._prototypes import Prototypes
+from sclcm.nn.configs import Concatenated
 from sclcm.nn.lcm import LCM
 from sclcm.zoo._spec import Recipe
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = "sclcm/1"
 ARRAY = "arrays."
+PROTOTYPES = "prototypes"
 SAVED_FILES = ("config.json", "vocabulary.json", "model.safetensors")
 
 
@@ -60,6 +63,8 @@ class Pretrained:
         Embeddings as published, by name.
     arrays
         Companion arrays that the encoding reads, in vocabulary order.
+    prototypes
+        Label prototypes for annotation without training, where the model has them.
     lcm
         The network, in evaluation mode.
     sha256
@@ -76,6 +81,7 @@ class Pretrained:
     architecture: LCMConfig
     recipes: Mapping[str, Recipe]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prototypes: Prototypes | None = None
     lcm: LCM
     sha256: str
 
@@ -131,7 +137,7 @@ class Pretrained:
     def width(self, recipe: Recipe) -> int:
         """Return the width of a recipe's cell vectors."""
         if recipe.head is None:
-            return self.d_model
+            return self.d_model * (len(recipe.pooling.parts) if isinstance(recipe.pooling, Concatenated) else 1)
         if recipe.head not in self.lcm.heads:
             msg = f"`recipe.head` is {recipe.head!r}; {self.name!r} has the heads {sorted(self.lcm.heads)}."
             raise ValueError(msg)
@@ -161,7 +167,8 @@ class Pretrained:
             raise FileExistsError(msg)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.lcm.state_dict().items()}
         arrays = {ARRAY + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.arrays.items()}
-        save_file(weights | arrays, folder / "model.safetensors")
+        labels = {} if self.prototypes is None else {PROTOTYPES: torch.from_numpy(self.prototypes.vectors)}
+        save_file(weights | arrays | labels, folder / "model.safetensors")
         (folder / "vocabulary.json").write_text(json.dumps(self.vocabulary.to_json()))
         (folder / "config.json").write_text(json.dumps(self._config(), indent=1))
 
@@ -175,6 +182,7 @@ class Pretrained:
             "encoding": to_json(self.encoding),
             "architecture": to_json(self.architecture),
             "recipes": to_json(self.recipes),
+            "prototypes": None if self.prototypes is None else self.prototypes.to_json(),
         }
 
 
@@ -183,6 +191,8 @@ def load_saved(folder: Path) -> Pretrained:
     config = read_json(folder / "config.json")
     tensors = read_tensors(folder / "model.safetensors")
     arrays = {name.removeprefix(ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(ARRAY)}
+    labels = config["prototypes"]
+    prototypes = None if labels is None else Prototypes.from_json(labels, tensors.pop(PROTOTYPES).numpy())
     architecture = from_json(config["architecture"])
     return Pretrained(
         name=config["name"],
@@ -195,6 +205,7 @@ def load_saved(folder: Path) -> Pretrained:
         architecture=architecture,
         recipes=from_json(config["recipes"]),
         arrays=arrays,
+        prototypes=prototypes,
         lcm=build_lcm(architecture, tensors),
         sha256=checkpoint_digest([folder / file for file in SAVED_FILES]),
     )

@@ -45,8 +45,8 @@ class Prototypes:
         n = len(self.labels)
         if len(self.ontology_ids) != n or self.vectors.shape[:1] != (n,):
             msg = (
-                f"{n} labels, {len(self.ontology_ids)} ontology ids and prototypes of shape {self.vectors.shape} do not "
-                "belong together; the model's files may be mixed up."
+                f"{n} labels, {len(self.ontology_ids)} ontology ids and prototypes of shape {self.vectors.shape} do "
+                "not belong together; the model's files may be mixed up."
             )
             raise ValueError(msg)
 

@@ -111,8 +111,8 @@ def _attend_cell_by_cell(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, lengths
     out_blhk = torch.zeros_like(q_bhlk.transpose(1, 2), memory_format=torch.contiguous_format)
     for cell in range(q_bhlk.shape[0]):
         real = slice(0, None if lengths is None else lengths[cell])
-        parts = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
-        out_blhk[cell : cell + 1, real] = alone(*parts).transpose(1, 2)
+        q, k, v = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
+        out_blhk[cell : cell + 1, real] = alone(q, k, v).transpose(1, 2)
     return out_blhk.transpose(1, 2)
 
 

@@ -60,7 +60,7 @@ class LCM(nn.Module):
 
     def forward(self, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
-        x_bld = self.embed(tokens.token_ids_bl, tokens.value_bl)
+        x_bld = self.embed(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl)
         return self.backbone(x_bld, tokens.mask_bl, n_blocks)
 
     def attention_weights(self, tokens: TokenTensors, block: int) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from sclcm.nn import configs
 
 if TYPE_CHECKING:
@@ -29,10 +31,9 @@ def mean_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:
 
 
 def value_weighted_mean(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tensor:
-    """Sum token vectors weighted by value, over the square root of the number of tokens; `(cells, width)`, float32."""
+    """Average token vectors weighted by value, over the sum of absolute values; shape `(cells, width)`, float32."""
     weight_bl1 = (value_bl.float() * mask_bl).unsqueeze(-1)
-    count_b1 = mask_bl.float().sum(1, keepdim=True).clamp(min=1)
-    return (x_bld.float() * weight_bl1).sum(1) / count_b1.sqrt()
+    return (x_bld.float() * weight_bl1).sum(1) / weight_bl1.abs().sum(1).clamp(min=1e-3)
 
 
 def pool(config: configs.Pooling, x_bld: Tensor, gene_mask_bl: Tensor, value_bl: Tensor | None) -> Tensor:
@@ -63,3 +64,5 @@ def pool(config: configs.Pooling, x_bld: Tensor, gene_mask_bl: Tensor, value_bl:
                 msg = "Pooling by value needs tokens with values; this model's tokens have none."
                 raise ValueError(msg)
             return value_weighted_mean(x_bld, value_bl, gene_mask_bl)
+        case configs.Concatenated(parts=parts):
+            return torch.cat([pool(part, x_bld, gene_mask_bl, value_bl) for part in parts], dim=-1)

@@ -76,6 +76,22 @@ class StoredArray:
     tensor: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrototypeSource:
+    """Label prototypes that come with a model, for annotation without any training.
+
+    Parameters
+    ----------
+    file
+        JSON with `labels` and `ontology_ids` (one a prototype), `scale`, `min_score` and `recipe`.
+    tensor
+        Their vectors, in the weights file, shape `(prototypes, width)`.
+    """
+
+    file: str
+    tensor: str
+
+
 ArraySource: TypeAlias = GeneFactors | StoredArray
 
 
@@ -202,6 +218,8 @@ class ModelSpec:
         Pattern of the configuration file, or `None`.
     variants
         What some checkpoints have besides.
+    prototypes
+        Label prototypes, where the model has them.
     checkpoints
         Published weights; the first is the default.
     needs
@@ -220,6 +238,7 @@ class ModelSpec:
     weights: tuple[str, ...]
     config: str | None = "config.json"
     variants: tuple[Variant, ...] = ()
+    prototypes: PrototypeSource | None = None
     checkpoints: Mapping[str, Checkpoint]
     needs: Literal["counts"] = "counts"
 
