@@ -74,13 +74,26 @@ class Join:
             if missing := [name for name in names if name not in state]:
                 msg = f"The checkpoint has {names[0]!r} but lacks {', '.join(map(repr, missing))}."
                 raise KeyMapError(msg)
-            joined[_fill(self.target, index)] = torch.cat([state.pop(name) for name in names], dim=self.axis)
+            pieces = [state.pop(name) for name in names]
+            if len({piece.shape for piece in pieces}) > 1:
+                shapes = ", ".join(str(tuple(piece.shape)) for piece in pieces)
+                msg = f"The tensors {', '.join(map(repr, names))} must have one shape to be joined; found {shapes}."
+                raise KeyMapError(msg)
+            joined[_fill(self.target, index)] = torch.cat(pieces, dim=self.axis)
         return joined
 
     def backward(self, state: State) -> State:
         parts: State = {}
         for index in _indices(self.target, list(state)):
-            pieces = state.pop(_fill(self.target, index)).chunk(len(self.sources), dim=self.axis)
+            name, n_parts = _fill(self.target, index), len(self.sources)
+            whole = state.pop(name)
+            if whole.shape[self.axis] % n_parts:
+                msg = (
+                    f"The tensor {name!r} of shape {tuple(whole.shape)!r} cannot be cut along axis {self.axis} into "
+                    f"{n_parts} equal parts."
+                )
+                raise KeyMapError(msg)
+            pieces = whole.chunk(n_parts, dim=self.axis)
             parts |= {_fill(source, index): piece for source, piece in zip(self.sources, pieces, strict=True)}
         return parts
 
@@ -127,10 +140,11 @@ class Squeeze:
     optional: bool = False
 
     def forward(self, state: State) -> State:
-        renamed = Rename(self.source, self.target).forward(state)
-        if long := [name for name, tensor in renamed.items() if tensor.shape[self.axis] != 1]:
+        names = [_fill(self.source, index) for index in _indices(self.source, list(state))]
+        if long := [name for name in names if state[name].shape[self.axis] != 1]:
             msg = f"Axis {self.axis} of {', '.join(map(repr, long))} must have length 1 to be left out."
             raise KeyMapError(msg)
+        renamed = Rename(self.source, self.target).forward(state)
         return {name: tensor.squeeze(self.axis) for name, tensor in renamed.items()}
 
     def backward(self, state: State) -> State:
@@ -210,7 +224,11 @@ class StripPrefix:
 
     def forward(self, state: State) -> State:
         for name in [name for name in state if name.startswith(self.prefix)]:
-            state[name.removeprefix(self.prefix)] = state.pop(name)
+            bare = name.removeprefix(self.prefix)
+            if bare in state:
+                msg = f"The checkpoint holds both {name!r} and {bare!r}, which are one name without {self.prefix!r}."
+                raise KeyMapError(msg)
+            state[bare] = state.pop(name)
         return {}
 
     def backward(self, state: State) -> State:
