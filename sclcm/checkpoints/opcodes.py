@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sclcm.checkpoints.plain import Constructor, FormatError, describe
+from sclcm.checkpoints.plain import FormatError, Inert, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -150,7 +150,7 @@ def _reduce(m: Machine) -> None:
 def _new_object(m: Machine) -> None:
     args = m.stack.pop()
     cls = m.stack.pop()
-    if not isinstance(cls, Constructor) or cls.label not in m.inert:
+    if not isinstance(cls, Inert):
         m.unsafe(f"creates an instance of {describe(cls)}")
     m.call(cls, args)
 

@@ -70,9 +70,16 @@ class Pending(Unfinished):
     memo_keys: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """A class or function that the caller named in `inert`: only its full name."""
+
+    name: str
+
+
 @dataclass(slots=True, eq=False)
 class Record:
-    """An instance of a class that the caller named in `inert`: kept as data, never brought to life."""
+    """An instance of an `Inert` class, or a call of such a function: kept as data, never brought to life."""
 
     name: str
     args: tuple[Any, ...]

@@ -12,6 +12,7 @@ from sclcm.checkpoints.plain import (
     REMEDY,
     Constructor,
     FormatError,
+    Inert,
     Limits,
     Pending,
     Record,
@@ -175,22 +176,26 @@ class Machine:
 
     def find(self, module: Any, name: Any) -> None:
         """Push our stand-in of a global; refuse every name that is not in the table."""
-        found = self.table.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
-        label = f"{shorten(module)}.{shorten(name)}"
-        if found is None and label in self.inert:
-            found = Constructor(label, lambda args: Record(label, args))
-        if found is None:
-            self.unsafe(f"asks for the Python object `{label}`")
-        self.stack.append(found)
+        known = isinstance(module, str) and isinstance(name, str)
+        found = self.table.get((module, name)) if known else None
+        if found is not None:
+            self.stack.append(found)
+        elif known and f"{module}.{name}" in self.inert:
+            self.stack.append(Inert(f"{module}.{name}"))
+        else:
+            self.unsafe(f"asks for the Python object `{shorten(module)}.{shorten(name)}`")
 
     def call(self, func: Any, args: Any) -> None:
-        """Run our stand-in of `func`; nothing else can be called."""
-        if not isinstance(func, Constructor) or not isinstance(args, tuple):
+        """Run our stand-in of `func`, or note the call of an inert one; nothing else can be called."""
+        if not isinstance(func, (Constructor, Inert)) or not isinstance(args, tuple):
             self.unsafe(f"calls {describe(func)}, which is not a function of the allowed table")
         self.calls += 1
         if self.calls > self.limits.calls:
             self.unsafe(f"makes more than {self.limits.calls:,} calls")
         self.charge(args)
+        if isinstance(func, Inert):
+            self.stack.append(Record(func.name, args))
+            return
         if func.hashes:
             self.check_keys([key for members in args for key in members])
         self.stack.append(self._guarded(func.label, func.build, args))

@@ -300,6 +300,7 @@ def test_classes_named_as_inert_are_kept_as_records():
     assert isinstance(loaded["made"], Record)
     assert loaded["made"].args == ("echo hacked",)
     assert isinstance(loaded["path"], Record)
+    assert load(pickle.dumps([os.system], 4), inert=asked)[0].name == f"{os.name}.system"
 
 
 def test_the_machine_stops_behind_its_pickle():
