@@ -13,14 +13,24 @@ def choose_device(device: str | torch.device) -> torch.device:
     """Return a device; `"auto"` is CUDA, else MPS, else the CPU."""
     device = settings.device if str(device) == "auto" else device
     if str(device) != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            msg = f"`device` is {device!r}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ..."
-            raise ValueError(msg) from error
+        return _existing(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _existing(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        msg = f"`device` is {device!r}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ..."
+        raise ValueError(msg) from error
+    try:
+        torch.empty(0, device=chosen)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        msg = f"`device` is {str(device)!r}, but this PyTorch finds no such device; use 'auto' or 'cpu'."
+        raise ValueError(msg) from error
+    return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclcm._sizes import ReleaseFacts, resolve_sizes
+from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import checkpoint_digest, find_one
 from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
@@ -56,10 +56,11 @@ def load(
     device
         `"auto"` is CUDA, else MPS, else the CPU.
     dtype
-        `"float32"`, `"bfloat16"`, `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere.
+        `"float32"`, `"bfloat16"`, `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere. A model that is
+        loaded already stays, with `"auto"`, where and as it is.
     given
-        What the files do not state: sizes that the family asks for by name, and `vocabulary`, a folder with the
-        dictionaries.
+        What the files do not state: sizes that the family asks for by name, and `vocabulary`, the folder to take the
+        dictionaries from.
 
     Returns
     -------
@@ -71,9 +72,13 @@ def load(
         The name is unknown, the files fit no family or several, or a tensor is missing, left over or misshapen.
     FileNotFoundError
         A file that the family needs is not there.
+    TypeError
+        An argument is none that the family asks for.
     """
     if isinstance(name_or_path, Pretrained):
-        return name_or_path.to(device, dtype)
+        _check_given(given, set(), "a model that is loaded already")
+        here = name_or_path.device if str(device) == "auto" else device
+        return name_or_path.to(here, name_or_path.dtype if dtype == "auto" else dtype)
     path = Path(name_or_path)
     if path.exists():
         return _load_path(path, family, given).to(device, dtype)
@@ -112,6 +117,7 @@ def describe(name: str) -> dict[str, Any]:
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
+        "heads": sorted({*spec.architecture.heads, *(head for variant in spec.variants for head in variant.heads)}),
     }
 
 
@@ -153,14 +159,18 @@ def _load_path(path: Path, family: str | None, given: Mapping[str, Any]) -> Pret
     folder = path if path.is_dir() else path.parent
     config = folder / "config.json"
     if config.exists() and read_json(config).get("format") == FORMAT:
+        _check_given(given, set(), "a saved model")
         return load_saved(folder)
-    spec = get_spec(family) if family is not None else _detect(folder, given)
-    return load_release(spec, folder, name=spec.name, given=given, weights=path if path.is_file() else None)
+    weights = path if path.is_file() else None
+    spec = get_spec(family) if family is not None else _detect(folder, given, has_weights=weights is not None)
+    return load_release(spec, folder, name=spec.name, given=given, weights=weights)
 
 
-def _detect(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
+def _detect(folder: Path, given: Mapping[str, Any], *, has_weights: bool) -> ModelSpec:
     """Return the one family whose files lie in a folder."""
-    fitting = [spec for spec in map(get_spec, family_names()) if _fits(spec, folder, given)]
+    places = _dictionary_folders(folder, given)
+    specs = map(get_spec, family_names())
+    fitting = [spec for spec in specs if _fits(spec, folder, places, has_weights=has_weights)]
     if len(fitting) == 1:
         return fitting[0]
     found = sorted(file.name for file in folder.iterdir())[:10]
@@ -170,18 +180,32 @@ def _detect(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
     raise ValueError(msg)
 
 
-def _fits(spec: ModelSpec, folder: Path, given: Mapping[str, Any]) -> bool:
+def _fits(spec: ModelSpec, folder: Path, places: Sequence[Path], *, has_weights: bool) -> bool:
     try:
-        find_one(folder, spec.weights)
-        find_one(folder, spec.vocabulary.files, also=_also(folder, given))
+        if not has_weights:
+            find_one(folder, spec.weights)
+        find_one(places[0], spec.vocabulary.files, also=places[1:])
     except (FileNotFoundError, ValueError):
         return False
     return True
 
 
-def _also(folder: Path, given: Mapping[str, Any]) -> list[Path]:
-    """Return the folders besides the model's own in which dictionaries may lie."""
-    return [Path(given["vocabulary"])] if "vocabulary" in given else [folder.parent]
+def _dictionary_folders(folder: Path, given: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return where dictionaries are looked for: where the caller says, or in the model's folder and the one above."""
+    if "vocabulary" not in given:
+        return folder, folder.parent
+    named = Path(given["vocabulary"])
+    if not named.is_dir():
+        msg = f"`vocabulary` is {str(named)!r}, which is no folder; pass the one that holds the dictionaries."
+        raise FileNotFoundError(msg)
+    return (named,)
+
+
+def _check_given(given: Mapping[str, Any], known: set[str], what: str) -> None:
+    if unknown := sorted(given.keys() - known):
+        takes = ", ".join(f"`{name}`" for name in sorted(known)) or "no further arguments"
+        msg = f"`load` got `{unknown[0]}`, which says nothing here: {what} takes {takes}."
+        raise TypeError(msg)
 
 
 @dataclass(frozen=True)
@@ -189,17 +213,19 @@ class _Release:
     """A folder of authors' files; remembers which of them were read, for the digest."""
 
     folder: Path
-    also: tuple[Path, ...]
+    places: tuple[Path, ...]
     used: list[Path] = field(default_factory=list)
 
-    def find(self, patterns: Sequence[str]) -> Path:
-        """Return the one file that fits, here or in the other folders."""
-        self.used.append(find_one(self.folder, patterns, also=self.also))
-        return self.used[-1]
+    def config(self, pattern: str) -> Mapping[str, Any]:
+        """Return the configuration, which lies in the model's own folder."""
+        return self._mapping(find_one(self.folder, (pattern,)))
 
-    def mapping(self, patterns: Sequence[str]) -> Mapping[str, Any]:
+    def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
         """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
-        file = self.find(patterns)
+        return self._mapping(find_one(self.places[0], patterns, also=self.places[1:]))
+
+    def _mapping(self, file: Path) -> Mapping[str, Any]:
+        self.used.append(file)
         found = read_json(file) if file.suffix == ".json" else read_pickle(file)
         if not isinstance(found, Mapping):
             msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
@@ -211,12 +237,13 @@ def load_release(
     spec: ModelSpec, folder: Path, *, name: str, given: Mapping[str, Any], weights: Path | None = None
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
-    release = _Release(folder, tuple(_also(folder, given)))
+    _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
+    release = _Release(folder, _dictionary_folders(folder, given))
     weights = weights or find_one(folder, spec.weights)
     release.used.append(weights)
     tensors = read_tensors(weights)
     prototypes = None if spec.prototypes is None else _read_prototypes(spec.prototypes, tensors, release)
-    config = {} if spec.config is None else release.mapping((spec.config,))
+    config = {} if spec.config is None else release.config(spec.config)
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
     vocabulary = _read_vocabulary(spec.vocabulary, release)
     spec = with_variants(spec, facts, vocabulary)
@@ -247,10 +274,10 @@ def _as_float(tensor: Tensor) -> Tensor:
 
 
 def _read_vocabulary(source: VocabularySource, release: _Release) -> GeneVocabulary:
-    tokens = release.mapping(source.files)
+    tokens = release.dictionary(source.files)
     names = None
     if source.names:
-        names = {str(key).upper(): str(value) for key, value in release.mapping(source.names).items()}
+        names = {str(key).upper(): str(value) for key, value in release.dictionary(source.names).items()}
     return GeneVocabulary.from_mapping(
         tokens,
         specials=[token for token in source.specials if token in tokens],
@@ -267,11 +294,11 @@ def _read_array(
         case StoredArray(tensor=tensor):
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):
-            return _factors(release.mapping(patterns), vocabulary, release.used[-1])
+            return _factors(release.dictionary(patterns), vocabulary, release.used[-1])
 
 
 def _read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: _Release) -> Prototypes:
-    return Prototypes.from_json(release.mapping((source.file,)), tensors.pop(source.tensor).float().numpy())
+    return Prototypes.from_json(release.dictionary((source.file,)), tensors.pop(source.tensor).float().numpy())
 
 
 def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:

@@ -80,7 +80,7 @@ def verify(
         The family has no reference numbers, or the folder is no fixture.
     """
     if fixture is not None and family is None:
-        msg = "`fixture` needs a family, as in `sclcm verify geneformer --fixture DIR`."
+        msg = f"`fixture` needs a family, one of {', '.join(map(repr, reference_families()))}."
         raise ValueError(msg)
     families = reference_families() if family is None else [family]
     for name in families:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import sclcm.zoo
 
 if TYPE_CHECKING:
     from sclcm.zoo._spec import ModelSpec
@@ -22,7 +21,9 @@ def family_names() -> list[str]:
 
 def _own_modules() -> dict[str, str]:
     """Family name -> module of the zoo; a hyphen in a name is an underscore in its file."""
-    found = [module.name for module in pkgutil.iter_modules(sclcm.zoo.__path__) if not module.name.startswith("_")]
+    found = [
+        module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if not module.name.startswith("_")
+    ]
     return {name.replace("_", "-"): name for name in found}
 
 

@@ -37,6 +37,7 @@ from sclcm.zoo._spec import (
 NORM = LayerNorm(eps=Config("layer_norm_eps"))
 TABLE = "bert.embeddings.word_embeddings.weight"
 BLOCK = "bert.encoder.layer.{}."
+SELF = BLOCK + "attention.self."
 OURS = "backbone.blocks.{}."
 HUB = "the model hub repository ctheodoris/Geneformer, folder "
 FILES_V1 = (
@@ -99,13 +100,8 @@ SPEC = ModelSpec(
         Rename("bert.embeddings.token_type_embeddings.weight", "embed.segment.weight"),
         Rename("bert.embeddings.LayerNorm.weight", "embed.norm.weight"),
         Rename("bert.embeddings.LayerNorm.bias", "embed.norm.bias"),
-        Join(
-            tuple(BLOCK + f"attention.self.{part}.weight" for part in ("query", "key", "value")),
-            OURS + "attn.qkv.weight",
-        ),
-        Join(
-            tuple(BLOCK + f"attention.self.{part}.bias" for part in ("query", "key", "value")), OURS + "attn.qkv.bias"
-        ),
+        Join((SELF + "query.weight", SELF + "key.weight", SELF + "value.weight"), OURS + "attn.qkv.weight"),
+        Join((SELF + "query.bias", SELF + "key.bias", SELF + "value.bias"), OURS + "attn.qkv.bias"),
         Rename(BLOCK + "attention.output.dense.weight", OURS + "attn.out.weight"),
         Rename(BLOCK + "attention.output.dense.bias", OURS + "attn.out.bias"),
         Rename(BLOCK + "attention.output.LayerNorm.weight", OURS + "norm1.weight"),
