@@ -111,6 +111,20 @@ def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     return declaration
 
 
+def names_asked(declaration: object) -> set[str]:
+    """Return what a caller may state of a (nested) declaration: its `Given` sizes and its keys of the configuration."""
+    match declaration:
+        case Config(name) | Given(name):
+            return {name}
+        case tuple():
+            return set().union(*map(names_asked, declaration))
+        case Mapping():
+            return names_asked(tuple(declaration.values()))
+    if dataclasses.is_dataclass(declaration):
+        return names_asked(tuple(getattr(declaration, field.name) for field in dataclasses.fields(declaration)))
+    return set()
+
+
 def as_int(size: Size) -> int:
     """Return a resolved size, a positive integer; `ValueError` if it is a rule still, or no such number."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sclcm._sizes import Config, Count, Given, ReleaseFacts, Shape, as_int, resolve_sizes, template_regex
+from sclcm._sizes import Config, Count, Given, ReleaseFacts, Shape, as_int, names_asked, resolve_sizes, template_regex
 
 FACTS = ReleaseFacts(
     config={"width": 8, "attention": {"heads": 2}, "listed": [1]},
@@ -94,3 +94,13 @@ def test_size_that_is_no_positive_integer_is_refused(wrong):
 
 def test_size_passes_through():
     assert as_int(7) == 7
+
+
+def test_names_that_a_caller_may_state_are_those_of_given_sizes_and_of_the_configuration():
+    declaration = Outer(
+        inner=Inner(width=Config("width")),
+        steps=(Inner(width=Given("depth")), Inner(width=Shape("table"))),
+        heads={"a": Inner(width=Config("heads.a"))},
+    )
+    assert names_asked(declaration) == {"width", "depth", "heads.a"}
+    assert names_asked(Inner(width=3)) == set()
