@@ -164,10 +164,10 @@ def _other_places(adata: AnnData) -> str:
 
 
 def _remedy_for_type(value: Any) -> str:
-    if hasattr(value, "mod"):
-        return "such as one modality, `mdata.mod['rna']`"
     if isinstance(value, str) or hasattr(value, "__fspath__"):
         return "as `anndata.read_h5ad` returns it"
     if isinstance(value, pd.DataFrame):
         return "such as `anndata.AnnData(frame)`"
+    if hasattr(value, "mod"):
+        return "such as one modality, `mdata.mod['rna']`"
     return "such as `anndata.AnnData(counts)`"

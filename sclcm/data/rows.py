@@ -16,7 +16,9 @@ RowTaker = Callable[[int, int], csr_matrix]
 
 _logger = logging.getLogger("sclcm")
 
-_WINDOW_VALUES = 4_000_000  # stored values a column-ordered file may hold in memory at once, about 50 MB
+# Of a file that is ordered by columns: stored values that are kept (about 130 MB), and read in one go.
+_WINDOW_VALUES = 16_000_000
+_BLOCK_VALUES = 4_000_000
 _EXACT_IN_FLOAT32 = frozenset({"?", "b", "B", "h", "H", "e", "f"})
 
 
@@ -38,8 +40,8 @@ def open_rows(array: Any, *, name: str) -> RowTaker:
     _check_type(array, name=name)
     if isinstance(array, CSCDataset):
         return _ColumnOrderedRows(array, lambda lo, hi: array[:, lo:hi], name=name)
-    if _is_dask(array) and array.numblocks[1] > 1 and array.numblocks[0] == 1:
-        return _ColumnOrderedRows(array, lambda lo, hi: array[:, lo:hi].compute(), name=name)
+    if is_dask(array) and array.numblocks[1] > 1 and array.numblocks[0] == 1:
+        return _ColumnOrderedRows(array, lambda lo, hi: _compute(array[:, lo:hi]), name=name)
     if sparse.issparse(array):
         return _InMemoryRows(array)
     return lambda start, stop: as_canonical_csr(array[start:stop], name=name)
@@ -50,7 +52,11 @@ def is_dask(array: Any) -> bool:
     return type(array).__module__.partition(".")[0] == "dask" or hasattr(array, "__dask_graph__")
 
 
-_is_dask = is_dask
+def _compute(array: Any) -> Any:
+    """Compute a piece of a dask array, in this thread unless a scheduler was chosen: threads read ahead."""
+    import dask
+
+    return array.compute(scheduler=dask.config.get("scheduler", "synchronous"))
 
 
 def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
@@ -58,8 +64,7 @@ def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
 
     Small integers, bools and half precision become float32, which holds them exactly; everything else float64.
     """
-    if _is_dask(block):
-        block = block.compute()
+    block = _compute(block) if is_dask(block) else block
     _check_type(block, name=name)
     dtype = np.float32 if block.dtype.char in _EXACT_IN_FLOAT32 else np.float64
     if sparse.issparse(block):
@@ -104,14 +109,14 @@ class _InMemoryRows:
 
 
 class _ColumnOrderedRows:
-    """Rows of a file that is ordered by columns: one scan per window of rows, with bounded memory."""
+    """Rows of a file that is ordered by columns: one scan of the file per window of rows, with bounded memory."""
 
     def __init__(self, array: Any, columns: Callable[[int, int], Any], *, name: str) -> None:
         self._shape: tuple[int, int] = array.shape
         self._columns = columns
         self._name = name
         self._start, self._window = 0, csr_matrix((0, array.shape[1]))
-        self._height = 0
+        self._height, self._step = 0, 0
 
     def __call__(self, start: int, stop: int) -> csr_matrix:
         if start < self._start or stop > self._start + self._window.shape[0]:
@@ -120,25 +125,25 @@ class _ColumnOrderedRows:
 
     def _scan(self, start: int, stop: int) -> None:
         if not self._height:
-            self._height = self._window_height()
+            self._plan()
+        self._window = csr_matrix((0, self._shape[1]))  # let go of the old window before the new one fills
         stop = min(max(stop, start + self._height), self._shape[0])
-        step = max(1, _WINDOW_VALUES // (4 * self._shape[0]))
-        blocks = [
-            as_canonical_csr(self._columns(lo, min(lo + step, self._shape[1]))[start:stop], name=self._name)
-            for lo in range(0, self._shape[1], step)
-        ]
+        blocks = []
+        for lo in range(0, self._shape[1], self._step):
+            block = self._columns(lo, min(lo + self._step, self._shape[1]))
+            blocks.append(as_canonical_csr(block[start:stop], name=self._name))
         self._start, self._window = start, csr_matrix(sparse.hstack(blocks, format="csr"))
 
-    def _window_height(self) -> int:
-        """Rows per window, from how full a few columns are."""
+    def _plan(self) -> None:
+        """Choose rows per window and columns per block, from how full a few columns are."""
         n_rows, n_columns = self._shape
         probes = np.unique(np.linspace(0, n_columns - 1, 32).astype(int))
-        stored = np.mean([self._columns(i, i + 1).nnz for i in probes]) / n_rows
-        height = int(_WINDOW_VALUES / max(stored * n_columns, 1))
-        if height < n_rows:
+        stored = max(float(np.mean([self._columns(i, i + 1).nnz for i in probes])), 1.0)
+        self._step = max(1, int(_BLOCK_VALUES / stored))
+        self._height = max(1, int(_WINDOW_VALUES / (stored * n_columns / n_rows)))
+        if self._height < n_rows:
             _logger.warning(
-                "%s is stored by columns, so its %d cells are read in %d passes over the file; "
-                "stored as CSR it takes one",
-                self._name, n_rows, -(-n_rows // height),
-            )  # fmt: skip
-        return max(1, height)
+                "`%s` is stored by columns: reading its %d cells takes %d passes over the file. Stored as CSR it "
+                "takes one: `adata = adata.to_memory(); adata.X = adata.X.tocsr(); adata.write_h5ad(...)`",
+                *(self._name, n_rows, -(-n_rows // self._height)),
+            )
