@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sclcm")
 
-CPU_TOKENS = 4_096
+CPU_TOKENS = 2_048
 """Tokens in a batch on a CPU: enough for the products to be efficient, few enough to stay near the cache."""
 
 DEVICE_TOKENS = 131_072

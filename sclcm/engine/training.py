@@ -19,7 +19,9 @@ from sclcm.nn.pooling import pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sclcm.nn.configs import Pooling
+    from sclcm.checkpoints.readers import read_torch
+from sclcm.checkpoints.readers import read_torch
+from sclcm.nn.configs import Pooling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,7 +198,7 @@ def fit(
         Whether a progress bar is shown.
     """
     last = Path(folder) / "last.ckpt"
-    done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else 0
+    done = read_torch(last)["global_step"] if last.exists() else 0
     stream = StepStream(make_batch, done, module.schedule.n_steps)
     ModelCheckpoint(dirpath=folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
     trainer = lightning.Trainer(
