@@ -14,7 +14,7 @@ from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import checkpoint_digest, find_one
 from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._pretrained import FORMAT, Pretrained, build_lcm, load_saved
+from sclcm.models._pretrained import Pretrained, build_lcm, is_saved, load_saved
 from sclcm.models._prototypes import Prototypes
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
@@ -157,8 +157,7 @@ def _how_to_get(name: str, checkpoint: Checkpoint) -> str:
 
 def _load_path(path: Path, family: str | None, given: Mapping[str, Any]) -> Pretrained:
     folder = path if path.is_dir() else path.parent
-    config = folder / "config.json"
-    if config.exists() and read_json(config).get("format") == FORMAT:
+    if is_saved(folder):
         _check_given(given, set(), "a saved model")
         return load_saved(folder)
     weights = path if path.is_file() else None

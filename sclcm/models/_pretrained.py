@@ -7,7 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._declarations import from_json, to_json
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.models._prototypes import Prototypes
-from sclcm.nn.configs import Concatenated
+from sclcm.nn.configs import Concatenated, LinearHead
 from sclcm.nn.lcm import LCM
 from sclcm.zoo._spec import Recipe
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from sclcm.encoding.chunks import CellChunk
     from sclcm.nn.configs import LCMConfig
-    from sclcm.nn.layers import Linear
 
 FORMAT = "sclcm/1"
 ARRAY = "arrays."
@@ -118,12 +117,13 @@ class Pretrained:
         """Return a recipe by name, or the one given; `ValueError` lists those that exist."""
         if isinstance(recipe, Recipe):
             chosen = recipe
-        elif recipe in self.recipes:
+        elif isinstance(recipe, str) and recipe in self.recipes:
             chosen = self.recipes[recipe]
         else:
             msg = f"`recipe` is {recipe!r}; {self.name!r} has {', '.join(map(repr, self.recipes))}."
             raise ValueError(msg)
         self.depth(chosen)
+        self.width(chosen)
         return chosen
 
     def depth(self, recipe: Recipe) -> int:
@@ -141,7 +141,12 @@ class Pretrained:
         if recipe.head not in self.lcm.heads:
             msg = f"`recipe.head` is {recipe.head!r}; {self.name!r} has the heads {sorted(self.lcm.heads)}."
             raise ValueError(msg)
-        return cast("Linear", self.lcm.heads[recipe.head].out).out_features
+        head = self.architecture.heads[recipe.head]
+        if not isinstance(head, LinearHead):
+            kind = type(head).__name__
+            msg = f"`recipe.head` is {recipe.head!r}, a {kind}, which projects no cells; a LinearHead does."
+            raise ValueError(msg)
+        return as_int(head.d_out)
 
     def encode(self, chunk: CellChunk, *, limit: int | None = None) -> CellSentences:
         """Turn aligned counts into sentences; `limit` overrides how many genes a sentence may have."""
@@ -149,7 +154,7 @@ class Pretrained:
 
     def gene_vectors(self) -> np.ndarray:
         """Return the vectors of the vocabulary's genes, shape `(features, width)`, float32."""
-        rows = torch.as_tensor(self.vocabulary.token_ids, dtype=torch.long, device=self.device)
+        rows = torch.from_numpy(self.vocabulary.token_ids.astype(np.int64)).to(self.device)
         return self.lcm.embed.gene.weight.detach()[rows].float().cpu().numpy()
 
     def save(self, path: str | Path) -> None:
@@ -162,7 +167,8 @@ class Pretrained:
         """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        if foreign := sorted(file.name for file in folder.iterdir() if file.name not in SAVED_FILES):
+        present = sorted(file.name for file in folder.iterdir())
+        if foreign := present if not is_saved(folder) else [name for name in present if name not in SAVED_FILES]:
             msg = f"{str(folder)!r} holds {foreign[0]!r} already; save into a new or empty folder."
             raise FileExistsError(msg)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.lcm.state_dict().items()}
@@ -184,6 +190,17 @@ class Pretrained:
             "recipes": to_json(self.recipes),
             "prototypes": None if self.prototypes is None else self.prototypes.to_json(),
         }
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds what `Pretrained.save` wrote; `ValueError` if another version of it did."""
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    stored = config.get("format") if isinstance(config, dict) else None
+    if isinstance(stored, str) and stored.startswith("sclcm/") and stored != FORMAT:
+        msg = f"{str(folder)!r} was saved in the format {stored!r}; this version reads {FORMAT!r}. Update sclcm."
+        raise ValueError(msg)
+    return stored == FORMAT
 
 
 def load_saved(folder: Path) -> Pretrained:

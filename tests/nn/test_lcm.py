@@ -17,7 +17,7 @@ HEADS = {
     "token": configs.TiedTokenHead(activation="relu", layer_norm=configs.LayerNorm(eps=1e-12)),
     "cell": configs.PooledClassHead(n_classes=3),
     "gene": configs.TokenClassHead(n_classes=2),
-    "project": configs.LinearHead(d_out=5),
+    "project": configs.LinearHead(d_in=8, d_out=5),
 }
 
 
@@ -62,9 +62,11 @@ def real(x_bld, tokens):
 def test_embedder_sums_gene_value_position_and_segment_and_norms_the_sum():
     embed, tokens = make_model().embed, make_tokens()
     x = embed.gene.weight[tokens.token_ids_bl] + embed.position.weight[:5] + embed.segment.weight[0]
-    x = x + embed.value.down(torch.relu(embed.value.up(tokens.value_bl[..., None])))
+    x = x + embed.value.mlp.down(torch.relu(embed.value.mlp.up(tokens.value_bl[..., None])))
     wanted = torch.nn.functional.layer_norm(x, (8,), embed.norm.weight, embed.norm.bias, 1e-12)
-    torch.testing.assert_close(embed(tokens.token_ids_bl, tokens.value_bl), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        embed(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.inference_mode()
@@ -72,7 +74,7 @@ def test_embedder_has_only_what_its_configuration_names():
     embed = make_model(value=None, position=None, segment=None, embedding_norm=None).embed
     assert list(embed.state_dict()) == ["gene.weight"]
     ids = make_tokens().token_ids_bl
-    assert torch.equal(embed(ids, None), embed.gene.weight[ids])
+    assert torch.equal(embed(ids, None, ids > 0), embed.gene.weight[ids])
 
 
 def test_model_with_values_refuses_tokens_without():
@@ -218,7 +220,7 @@ def test_depth_is_the_number_of_blocks():
         {"value": configs.ScalarMLP(d_hidden=0)},
         {"heads": {"a": configs.PooledClassHead(n_classes=0)}},
         {"heads": {"a": configs.TokenClassHead(n_classes=0)}},
-        {"heads": {"a": configs.LinearHead(d_out=0)}},
+        {"heads": {"a": configs.LinearHead(d_in=8, d_out=0)}},
     ],
 )
 def test_size_that_is_no_positive_number_is_refused(changes):
@@ -235,4 +237,18 @@ def test_unknown_activations_are_refused_wherever_they_stand():
 
 
 def test_embedder_needs_no_backbone():
-    assert Embedder(make_config())(make_tokens().token_ids_bl, make_tokens().value_bl).shape == (2, 5, 8)
+    tokens = make_tokens()
+    assert Embedder(make_config())(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl).shape == (2, 5, 8)
+
+
+@torch.inference_mode()
+def test_vector_of_a_gene_may_be_scaled_by_its_value_while_special_tokens_keep_theirs():
+    value = configs.ScaledGene(mlp=configs.ScalarMLP(d_hidden=6, activation="gelu"))
+    embed = make_model(value=value, position=None, segment=None, embedding_norm=None).embed
+    tokens = make_tokens()
+    genes = tokens.gene_mask_bl.clone()
+    genes[:, 0] = False
+    table, mlp = embed.gene.weight[tokens.token_ids_bl], embed.value.mlp
+    small = mlp.down(torch.nn.functional.gelu(mlp.up(tokens.value_bl[..., None])))
+    wanted = torch.where(genes[..., None], table * tokens.value_bl[..., None] + small, table)
+    torch.testing.assert_close(embed(tokens.token_ids_bl, tokens.value_bl, genes), wanted, rtol=1e-5, atol=1e-6)

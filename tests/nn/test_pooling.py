@@ -26,10 +26,16 @@ def test_first_token_is_taken_whatever_it_is():
     assert pool(configs.FirstToken(), X, GENES, None).tolist() == [[1.0, 2.0], [5.0, 6.0]]
 
 
-def test_weighted_mean_is_the_weighted_sum_over_the_root_of_the_number_of_genes():
-    wanted = [[(2 + 1.5) / 2**0.5, (4 + 2) / 2**0.5], [(7 + 27) / 2**0.5, 8 / 2**0.5]]
-    torch.testing.assert_close(pool(configs.ValueWeightedMean(), X, GENES, VALUES), torch.tensor(wanted))
+def test_weighted_mean_is_the_weighted_sum_over_the_sum_of_absolute_weights():
+    wanted = [[(2 + 1.5) / 2.5, (4 + 2) / 2.5], [(7 - 27) / 4, 8 / 4]]
+    values = VALUES * torch.tensor([1.0, 1.0, -1.0])
+    torch.testing.assert_close(pool(configs.ValueWeightedMean(), X, GENES, values), torch.tensor(wanted))
     assert value_weighted_mean(X, VALUES, torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0]] * 2
+
+
+def test_poolings_stand_side_by_side():
+    parts = (configs.FirstToken(), configs.MeanPooling())
+    assert pool(configs.Concatenated(parts=parts), X, GENES, None).tolist() == [[1, 2, 2, 3], [5, 6, 8, 4]]
 
 
 def test_weighted_mean_without_values_is_refused():
@@ -42,5 +48,4 @@ def test_half_precision_is_pooled_in_float32(pooling):
     many = torch.ones(1, 3000, 2, dtype=torch.bfloat16)
     found = pool(pooling, many, torch.ones(1, 3000, dtype=torch.bool), torch.ones(1, 3000, dtype=torch.bfloat16))
     assert found.dtype == torch.float32
-    expected = 3000**0.5 if isinstance(pooling, configs.ValueWeightedMean) else 1.0
-    torch.testing.assert_close(found, torch.full((1, 2), expected))
+    torch.testing.assert_close(found, torch.ones(1, 2))
