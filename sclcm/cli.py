@@ -125,7 +125,8 @@ def embed(
     if annotate:
         from sclcm.tl._annotate import annotate as annotate_cells
 
-        annotate_cells(adata, pretrained)
+        where = key if recipe == "embed" else None
+        annotate_cells(adata, pretrained, use_rep=where, layer=layer, use_raw=use_raw, gene_key=gene_key)
     if umap is not None:
         from sclcm.tl._umap import umap as lay_out
 

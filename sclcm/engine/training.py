@@ -13,15 +13,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from sclcm.checkpoints.readers import read_torch
 from sclcm.nn.lcm import LCM, TokenTensors
 from sclcm.nn.pooling import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sclcm.checkpoints.readers import read_torch
-from sclcm.checkpoints.readers import read_torch
-from sclcm.nn.configs import Pooling
+    from sclcm.nn.configs import Pooling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

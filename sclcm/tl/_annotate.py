@@ -17,7 +17,7 @@ from sclcm.tl._embed import check_batch_size, embed_cells
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -34,6 +34,7 @@ def annotate(
     *,
     labels: Sequence[str] | None = None,
     min_score: float | None = None,
+    use_rep: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     gene_key: str | None = None,
@@ -57,6 +58,8 @@ def annotate(
         The labels to choose from; `None` takes all that the model has.
     min_score
         Cells whose best label scores less are `"unknown"`; `None` takes the model's own bound.
+    use_rep
+        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells.
     %(source)s
     %(running)s
     %(writing)s
@@ -83,15 +86,18 @@ def annotate(
     check_batch_size(batch_size)
     pretrained = load(model, device=device, dtype=dtype)
     prototypes, bound = _choose(pretrained, labels, min_score)
-    data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
-    cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=batch_size)
+    if use_rep is None:
+        data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+        cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=batch_size)
+        facts = data.facts()
+    else:
+        cells, facts = _embedded(adata, use_rep, pretrained, prototypes.recipe), {"use_rep": use_rep}
     names, shares = prototypes.shares(cells)
     best = shares.argmax(1)
-    score = shares[np.arange(len(shares)), best]
-    score[data.empty_cells] = 0.0
+    score = np.where(cells.any(1), shares[np.arange(len(shares)), best], 0.0)
     label = np.where(score >= bound, names[best], UNKNOWN)
     keys = annotate_keys(pretrained.name, key_added)
-    params = {**provenance(pretrained), "labels": names.tolist(), "min_score": bound, **data.facts()}
+    params = {**provenance(pretrained), "labels": names.tolist(), "min_score": bound, **facts}
 
     def change(target: AnnData) -> None:
         ids = [prototypes.ontology_id(name) for name in label]
@@ -103,6 +109,22 @@ def annotate(
     result = write(adata, change, copy=copy)
     logger.info("%d of %d cells labelled in %r", (label != UNKNOWN).sum(), len(label), keys.label)
     return result
+
+
+def _embedded(adata: AnnData, key: str, pretrained: Pretrained, recipe: str) -> np.ndarray:
+    """Return an embedding that `tl.embed` wrote, after checking that it is by this model and recipe."""
+    if key not in adata.obsm:
+        msg = f"`adata.obsm` has no {key!r}; it has {sorted(adata.obsm)}. Call `sclcm.tl.embed` first."
+        raise KeyError(msg)
+    noted = [value.get("params", {}) for value in adata.uns.values() if isinstance(value, Mapping)]
+    wanted = {"checkpoint_sha256": pretrained.sha256, "recipe": recipe, "obsm_key": key}
+    if not any(all(params.get(name) == value for name, value in wanted.items()) for params in noted):
+        msg = (
+            f"`adata.obsm[{key!r}]` is not known to be by {pretrained.name!r} with the recipe {recipe!r}; embed with "
+            "`sclcm.tl.embed`, or leave out `use_rep`."
+        )
+        raise ValueError(msg)
+    return np.asarray(adata.obsm[key])
 
 
 def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: float | None) -> tuple[Prototypes, float]:

@@ -89,6 +89,7 @@ def embed(
     params = {
         **provenance(pretrained),
         "recipe": recipe if isinstance(recipe, str) else str(recipe),
+        "obsm_key": keys.obsm,
         "random_state": random_state,
         **data.facts(),
     }
