@@ -47,7 +47,8 @@ class Machine:
         start: int = 0,
         limits: Limits | None = None,
     ) -> None:
-        self.data, self.at, self.end = data, start, len(data)
+        self.data, self.at = data, start
+        self.end: int = len(data)
         self.source, self.table, self.inert, self.persistent = source, table, inert, persistent
         self.limits = limits or Limits()
         self.max_memo = self.limits.memo

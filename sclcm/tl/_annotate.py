@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from sclcm.tl._embed import check_batch_size, embed_cells
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -91,7 +92,7 @@ def annotate(
         cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=batch_size)
         facts = data.facts()
     else:
-        cells, facts = _embedded(adata, use_rep, pretrained, prototypes.recipe), {"use_rep": use_rep}
+        cells, facts = _embedded(adata, use_rep, pretrained=pretrained, recipe=prototypes.recipe), {"use_rep": use_rep}
     names, shares = prototypes.shares(cells)
     best = shares.argmax(1)
     score = np.where(cells.any(1), shares[np.arange(len(shares)), best], 0.0)
@@ -111,7 +112,7 @@ def annotate(
     return result
 
 
-def _embedded(adata: AnnData, key: str, pretrained: Pretrained, recipe: str) -> np.ndarray:
+def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) -> np.ndarray:
     """Return an embedding that `tl.embed` wrote, after checking that it is by this model and recipe."""
     if key not in adata.obsm:
         msg = f"`adata.obsm` has no {key!r}; it has {sorted(adata.obsm)}. Call `sclcm.tl.embed` first."
