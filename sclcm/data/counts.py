@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pandas.api.types import is_numeric_dtype
 
-from sclcm.data.matrix import as_frame, places
-from sclcm.data.sampling import argument_for, count_places, recovery_call, sample_rows
+from sclcm.data.matrix import as_frame
+from sclcm.data.sampling import argument_for, count_places, recoverable_places, recovery_call, sample_rows
 from sclcm.data.scale import constant_sum, find_units, precision_of
 from sclcm.data.verdicts import close_look, judge
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sclcm.data.verdicts import Kind
 
 _TOTAL_COLUMNS = ("n_counts", "total_counts", "nCount_RNA", "n_umi", "n_umis", "nUMI", "total_umis")
-_GLANCE = 256  # cells of the other matrices of an AnnData that are read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +134,6 @@ def inspect_matrix(source: MatrixSource, *, n_rows: int = 2048) -> CountsReport:
         recoverable_from=() if counts_in else recoverable_places(source.adata),
         problems=verdict.problems + _problems(source, rows),
     )
-
-
-def recoverable_places(adata: AnnData) -> tuple[str, ...]:
-    """Name the matrices of an AnnData from which raw counts come out exactly, as far as a sample of cells tells."""
-    return tuple(source.name for source in places(adata) if judge(sample_rows(source, _GLANCE)[1]).invertible)
 
 
 def target_from_obs(adata: AnnData, numbers: np.ndarray, rows: csr_matrix, *, scale: Scale) -> float | None:

@@ -12,7 +12,7 @@ from scipy import sparse
 from sclcm.data.rows import RowTaker, is_dask, open_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from scipy.sparse import csr_matrix
 
@@ -107,14 +107,10 @@ def open_matrix(adata: AnnData, *, layer: str | None = None, use_raw: bool = Fal
     )
 
 
-def places(adata: AnnData) -> Iterator[MatrixSource]:
-    """Yield every matrix that the AnnData holds over its cells: `.X`, the layers, `.raw.X`."""
-    if adata.X is not None:
-        yield open_matrix(adata)
-    for layer in adata.layers:
-        yield open_matrix(adata, layer=layer)
-    if adata.raw is not None:
-        yield open_matrix(adata, use_raw=True)
+def choices(adata: AnnData) -> list[tuple[str | None, bool]]:
+    """List `layer` and `use_raw` of every matrix that the AnnData holds over its cells."""
+    of_x: list[tuple[str | None, bool]] = [] if adata.X is None else [(None, False)]
+    return of_x + [(layer, False) for layer in adata.layers] + ([] if adata.raw is None else [(None, True)])
 
 
 def as_frame(table: Any) -> pd.DataFrame:

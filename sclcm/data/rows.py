@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from anndata.abc import CSCDataset
@@ -13,6 +13,16 @@ from scipy.sparse import csr_matrix
 
 RowTaker = Callable[[int, int], csr_matrix]
 """`take(start, stop)` reads those rows as canonical CSR that shares no memory with the source."""
+
+
+@runtime_checkable
+class GathersRows(Protocol):
+    """A way to read rows that reads scattered ones at once, better than piece by piece."""
+
+    def gather(self, numbers: np.ndarray) -> csr_matrix:
+        """Read the rows of these numbers."""
+        ...
+
 
 _logger = logging.getLogger("sclcm")
 
@@ -107,6 +117,11 @@ class _InMemoryRows:
         stored = (rows.data[cut], rows.indices[cut], indptr - indptr[0])
         return as_canonical_csr(csr_matrix(stored, shape=(stop - start, rows.shape[1])), name="the matrix")
 
+    def gather(self, numbers: np.ndarray) -> csr_matrix:
+        """Read scattered rows; a matrix ordered by columns need not be converted for a few."""
+        matrix = self._matrix if self._matrix.format in ("csr", "csc") else self._matrix.tocsr()
+        return as_canonical_csr(matrix[numbers], name="the matrix")
+
 
 class _ColumnOrderedRows:
     """Rows of a file that is ordered by columns: one scan of the file per window of rows, with bounded memory."""
@@ -123,19 +138,28 @@ class _ColumnOrderedRows:
             self._scan(start, stop)
         return self._window[start - self._start : stop - self._start].copy()
 
+    def gather(self, numbers: np.ndarray) -> csr_matrix:
+        """Read scattered rows in one scan."""
+        self._plan()
+        return self._pick(numbers)
+
     def _scan(self, start: int, stop: int) -> None:
-        if not self._height:
-            self._plan()
+        self._plan()
         self._window = csr_matrix((0, self._shape[1]))  # let go of the old window before the new one fills
         stop = min(max(stop, start + self._height), self._shape[0])
+        self._start, self._window = start, self._pick(slice(start, stop))
+
+    def _pick(self, rows: slice | np.ndarray) -> csr_matrix:
         blocks = []
         for lo in range(0, self._shape[1], self._step):
             block = self._columns(lo, min(lo + self._step, self._shape[1]))
-            blocks.append(as_canonical_csr(block[start:stop], name=self._name))
-        self._start, self._window = start, csr_matrix(sparse.hstack(blocks, format="csr"))
+            blocks.append(as_canonical_csr(block[rows], name=self._name))
+        return csr_matrix(sparse.hstack(blocks, format="csr"))
 
     def _plan(self) -> None:
         """Choose rows per window and columns per block, from how full a few columns are."""
+        if self._height:
+            return
         n_rows, n_columns = self._shape
         probes = np.unique(np.linspace(0, n_columns - 1, 32).astype(int))
         stored = max(float(np.mean([self._columns(i, i + 1).nnz for i in probes])), 1.0)

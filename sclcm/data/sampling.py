@@ -8,9 +8,13 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
-from sclcm.data.matrix import places
+from sclcm.data.matrix import choices, open_matrix
+from sclcm.data.rows import GathersRows
+from sclcm.data.verdicts import judge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
     from sclcm.data.matrix import MatrixSource
@@ -27,29 +31,34 @@ def sample_rows(source: MatrixSource, n_rows: int) -> tuple[np.ndarray, csr_matr
     Their row numbers, ascending, and the rows.
     """
     total = source.shape[0]
-    if total <= n_rows:
-        return np.arange(total), source.read(0, total)
-    n_blocks = min(_BLOCKS, n_rows)
-    height = n_rows // n_blocks
+    n_blocks = min(_BLOCKS, n_rows) if total > n_rows else 1
+    height = min(n_rows, total) // n_blocks
     starts = np.linspace(0, total - height, n_blocks).astype(int)
-    rows = [source.read(int(start), int(start) + height) for start in starts]
-    return np.concatenate([np.arange(height) + start for start in starts]), csr_matrix(sparse.vstack(rows))
+    numbers = (starts[:, None] + np.arange(height)).ravel()
+    if isinstance(source.take, GathersRows):
+        return numbers, source.take.gather(numbers)
+    return numbers, csr_matrix(sparse.vstack([source.read(int(start), int(start) + height) for start in starts]))
 
 
-def are_counts(values: np.ndarray) -> bool:
-    """Tell whether there are values, all of them integers >= 0."""
-    if not values.size or not np.isfinite(values).all():
-        return False
-    return bool(values.min() >= 0 and np.array_equal(values, np.rint(values)))
+def glance(adata: AnnData) -> Iterator[tuple[str, csr_matrix]]:
+    """Yield place and some rows of every matrix of an AnnData, save those that hold no numbers."""
+    for layer, use_raw in choices(adata):
+        try:
+            source = open_matrix(adata, layer=layer, use_raw=use_raw)
+            _, rows = sample_rows(source, _GLANCE)
+        except TypeError:
+            continue
+        yield source.name, rows
 
 
 def count_places(adata: AnnData) -> tuple[str, ...]:
     """Name the matrices of an AnnData that hold raw counts, as far as a sample of rows tells."""
-    return tuple(source.name for source in places(adata) if _may_hold_counts(source))
+    return tuple(place for place, rows in glance(adata) if judge(rows).kind == "counts")
 
 
-def _may_hold_counts(source: MatrixSource) -> bool:
-    return are_counts(sample_rows(source, _GLANCE)[1].data)
+def recoverable_places(adata: AnnData) -> tuple[str, ...]:
+    """Name the matrices of an AnnData from which raw counts come out exactly, as far as a sample of rows tells."""
+    return tuple(place for place, rows in glance(adata) if judge(rows).invertible)
 
 
 def argument_for(place: str) -> str:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sclcm.data.counts import recoverable_places
-from sclcm.data.sampling import argument_for, count_places, recovery_call
+from sclcm.data.sampling import argument_for, count_places, recoverable_places, recovery_call
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sclcm.data.sampling import are_counts
 from sclcm.data.scale import (
     LINEAR,
     LOG1P,
@@ -75,6 +74,13 @@ def judge(rows: csr_matrix) -> Verdict:
     if are_counts(values):
         return _integers(rows)
     return next(_fractions(rows[close_look(rows)], rows))
+
+
+def are_counts(values: np.ndarray) -> bool:
+    """Tell whether there are values, all of them integers >= 0."""
+    if not values.size or not np.isfinite(values).all():
+        return False
+    return bool(values.min() >= 0 and np.array_equal(values, np.rint(values)))
 
 
 def _negative(values: np.ndarray) -> Verdict:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sclcm.pp._recover_counts import recover_counts
+from sclcm.data.matrix import choose_matrix
+from sclcm.data.recovery import recover
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,7 +31,7 @@ def pbmc68k_reduced() -> AnnData:
     """
     import scanpy as sc
 
-    adata = recover_counts(sc.datasets.pbmc68k_reduced(), use_raw=True, total_key="n_counts")
+    adata = recover(choose_matrix(sc.datasets.pbmc68k_reduced(), use_raw=True), total_key="n_counts")
     umap = adata.obsm.pop("X_umap")
     adata.obsm.clear()
     adata.obsm["X_umap_scanpy"] = umap

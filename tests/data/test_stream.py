@@ -166,6 +166,15 @@ def test_the_error_names_the_place_that_holds_counts():
         read(adata, layer="logs")
 
 
+def test_places_that_hold_no_numbers_do_not_hide_the_error():
+    adata = with_value(1.386)
+    adata.layers["a_complex"] = np.ones(adata.shape, dtype=complex)
+    adata.layers["counts"] = np.ones(adata.shape)
+    for data in (adata, adata[:4]):
+        with pytest.raises(ValueError, match=r"`.layers\['counts'\]` holds them: pass `layer='counts'`$"):
+            read(data)
+
+
 def test_the_error_offers_the_inverse_of_a_logarithm():
     counts = np.random.default_rng(0).poisson(2, (40, N_GENES)) + np.eye(40, N_GENES, dtype=int)
     adata = ad.AnnData(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32))

@@ -111,12 +111,16 @@ def test_a_result_that_is_not_exact_is_refused_with_the_worst_value():
 
 
 def test_one_wrong_value_beyond_the_sample_is_found(monkeypatch):
-    monkeypatch.setattr("sclcm.pp._recover_counts._SAMPLE", 16)
+    monkeypatch.setattr("sclcm.data.recovery._SAMPLE", 16)
     values = np.log1p(normalised(some_counts(6, n_cells=200), 1e4))
     gene = int(np.flatnonzero(values[198])[1])
     values[198, gene] += 0.05
     with pytest.raises(ValueError, match=rf"cell '198', gene '{gene}'"):
         recover_counts(ad.AnnData(values))
+    counts = some_counts(6, n_cells=200).astype(float)
+    counts[198, gene] = 2.97
+    with pytest.raises(ValueError, match=r"2.97 .* is 2.97 counts, 0.03 from an integer"):
+        recover_counts(ad.AnnData(counts))
     values[198, gene] = -1
     with pytest.raises(ValueError, match=rf"`.X` holds -1 \(cell '198', gene '{gene}'\), which is negative"):
         recover_counts(ad.AnnData(values))
