@@ -154,6 +154,9 @@ class Measurement:
     def _group_mean(self, column: str, recipe: str, name: str) -> np.ndarray:
         groups = self.adata.obs[column].astype(str)
         group = max((value for value in groups.unique() if name.endswith(value)), key=len, default=None)
+        if group is None:
+            msg = f"{name!r} ends in none of the groups of `.obs[{column!r}]`: {sorted(groups.unique())}."
+            raise ValueError(msg)
         return self._embedding(recipe)[(groups == group).to_numpy()].mean(0)
 
     def _gene_means(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,16 +204,22 @@ class Measurement:
 
     def _checked_rows(self, name: str) -> np.ndarray:
         rows = np.asarray(self.draws[name])
-        if len(np.unique(rows)) != len(rows) or rows.min(initial=0) < 0 or rows.max(initial=0) >= self.adata.n_obs:
+        if (
+            rows.dtype.kind not in "iu"
+            or len(np.unique(rows)) != len(rows)
+            or rows.min(initial=0) < 0
+            or rows.max(initial=0) >= self.adata.n_obs
+        ):
             msg = f"{name!r} must name cells of the input, each once; found {rows.tolist()!r}."
             raise ValueError(msg)
         return rows
 
     def _checked_mask(self, name: str) -> np.ndarray:
         mask = np.asarray(self.draws[name])
-        if mask.shape != self.batch.mask.shape or (mask & ~self.batch.mask).any():
+        if mask.dtype.kind not in "biu" or mask.shape != self.batch.mask.shape or (mask & ~self.batch.mask).any():
             msg = (
-                f"{name!r} has shape {mask.shape!r} or hides padding; the tokens have shape {self.batch.mask.shape!r}."
+                f"{name!r} ({mask.dtype}, shape {mask.shape!r}) is no mask over the tokens, of shape "
+                f"{self.batch.mask.shape!r}, that hides no padding."
             )
             raise ValueError(msg)
         return mask

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
 
-HALF = 0.05
-"""Share of the size of an array by which half precision may differ."""
+HALF = {"bfloat16": 0.1, "float16": 0.02}
+"""Share of the size of an array by which its entries may differ in half precision.
+
+Measured on the packaged fixtures: the largest of some thousand entries differs by 7% in bfloat16, by 0.6% in float16.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def verify(
         A folder with `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`, or one that holds such folders;
         `None` takes those of the package. Needs `family`.
     dtype
-        Number type to compute in. In half precision, arrays of real numbers may differ by 5% of their size.
+        Number type to compute in. Arrays of real numbers may differ by 10% of their size in bfloat16, 2% in float16.
     device
         Where to compute.
 
@@ -146,7 +149,7 @@ def _verify_folder(
         else:
             try:
                 found = np.asarray(measurement.take(probe, name))
-            except (ValueError, KeyError, RuntimeError, IndexError) as error:
+            except (ValueError, KeyError, RuntimeError, IndexError, TypeError, OSError) as error:
                 yield Check(status="FAIL", array=prefix + name, tolerance=f"could not be computed: {error}")
                 continue
             found = found[: len(expected[name])] if isinstance(probe, MaskedLogits) else found
@@ -167,10 +170,11 @@ def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Che
 
 def _allowed(tolerance: Mapping[str, Any], wanted: np.ndarray, dtype: str) -> Mapping[str, Any]:
     """Return the tolerance for a number type: the stored one, or a share of the array's size in half precision."""
-    if dtype == "float32" or wanted.dtype.kind != "f" or not wanted.size:
+    if dtype not in HALF or wanted.dtype.kind != "f" or not wanted.size:
         return tolerance
+    half = HALF[dtype]
     size = float(np.sqrt(np.nanmean(np.square(wanted, dtype=np.float64))))
-    return {**tolerance, "atol": max(tolerance["atol"], HALF * size), "rtol": max(tolerance["rtol"], HALF)}
+    return {**tolerance, "atol": max(tolerance["atol"], half * size), "rtol": max(tolerance["rtol"], half)}
 
 
 def compare(found: np.ndarray, wanted: np.ndarray, *, name: str, tolerance: Mapping[str, Any]) -> Check:
@@ -187,7 +191,7 @@ def compare(found: np.ndarray, wanted: np.ndarray, *, name: str, tolerance: Mapp
     size = np.where(same_nan, 1.0, np.abs(b))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(difference == 0, 0.0, difference / size)
-    within = bool((difference <= atol + rtol * size).all())
+    within = bool((np.isfinite(difference) & (difference <= atol + rtol * size)).all())
     return Check(
         status="OK" if within else "FAIL",
         array=name,
