@@ -55,7 +55,7 @@ class Reducer(Protocol):
     """Keeps what it needs of each batch; nothing else survives the pass."""
 
     def update(self, step: Step) -> None:
-        """Take the token vectors of a batch."""
+        """Take the token vectors of a batch; if memory ends, none of them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,8 +112,9 @@ class FeatureMeans:
         ids_bl, mask_bl = step.tokens.token_ids_bl, step.tokens.mask_bl
         real_bl = torch.ones_like(ids_bl, dtype=torch.bool) if mask_bl is None else mask_bl
         ids_n = ids_bl[real_bl]
-        self._sums.index_add_(0, ids_n, step.x_bld[real_bl].to(self._sums.dtype))
-        self._counts.index_add_(0, ids_n, torch.ones_like(ids_n))
+        ones_n, x_nd = torch.ones_like(ids_n), step.x_bld[real_bl].to(self._sums.dtype)
+        self._sums.index_add_(0, ids_n, x_nd)
+        self._counts.index_add_(0, ids_n, ones_n)
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """Return means, shape `(tokens of the vocabulary, width)`, float32, NaN where never seen, and counts."""
@@ -171,22 +172,23 @@ def run(
     reducers = tuple(reducers)
     largest = None
     for batch in batches:
-        waiting = [batch]
+        waiting = [(batch, list(reducers))]
         while waiting:
-            piece = waiting.pop()
+            piece, pending = waiting.pop()
             if largest is not None and piece.token_ids.size > largest and piece.n_cells > 1:
-                waiting.extend(reversed(piece.halves()))
+                waiting.extend((half, list(pending)) for half in reversed(piece.halves()))
                 continue
             try:
-                _step(lcm, piece, reducers, device=device, n_blocks=n_blocks)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+                _step(lcm, piece, pending, device=device, n_blocks=n_blocks)
+            except RuntimeError as error:
                 if not is_out_of_memory(error) or piece.n_cells == 1:
                     raise
                 largest = piece.token_ids.size // 2
-                waiting.append(piece)
-                _make_room(device, largest)
+                waiting.append((piece, pending))
+            else:
+                yield piece.n_cells
                 continue
-            yield piece.n_cells
+            _make_room(device, largest)  # here, where the error no longer holds the tensors of the attempt
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -201,11 +203,11 @@ def _make_room(device: torch.device, n_tokens: int) -> None:
         torch.cuda.empty_cache()
 
 
-def _step(
-    lcm: LCM, batch: TokenBatch, reducers: tuple[Reducer, ...], *, device: torch.device, n_blocks: int | None
-) -> None:
+def _step(lcm: LCM, batch: TokenBatch, pending: list[Reducer], *, device: torch.device, n_blocks: int | None) -> None:
+    """Feed the pending reducers one by one; those that had the batch are taken out, so that none ever has it twice."""
     with torch.inference_mode():
         tokens = to_tensors(batch, device)
         step = Step(lcm=lcm, x_bld=lcm(tokens, n_blocks=n_blocks), tokens=tokens, rows=batch.rows)
-        for reducer in reducers:
-            reducer.update(step)
+        while pending:
+            pending[0].update(step)
+            del pending[0]
