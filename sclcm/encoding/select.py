@@ -15,11 +15,11 @@ class ByRank:
     def rows(self, values: np.ndarray, indptr: np.ndarray, limit: int) -> list[np.ndarray]:
         """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
         keys = descending_keys(values)
-        position = np.uint64(0xFFFFFFFF)
-        return [
-            (np.sort(keys[start:stop])[:limit] & position).astype(np.int64)
-            for start, stop in itertools.pairwise(indptr)
-        ]
+        bounds = list(itertools.pairwise(indptr.tolist()))
+        for start, stop in bounds:
+            keys[start:stop].sort()
+        positions = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        return [positions[start : min(stop, start + limit)] for start, stop in bounds]
 
 
 @dataclass(frozen=True, kw_only=True)
