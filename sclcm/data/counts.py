@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sclcm.data.scale import Scale
     from sclcm.data.verdicts import Kind
 
-_TOTAL_COLUMNS = ("n_counts", "total_counts", "nCount_RNA", "n_umi", "n_umis", "nUMI", "total_umis")
+TOTAL_COLUMNS = ("n_counts", "total_counts", "nCount_RNA", "n_umi", "n_umis", "nUMI", "total_umis")
+"""Columns of `obs` in which tools store the totals of cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ def target_from_obs(adata: AnnData, numbers: np.ndarray, rows: csr_matrix, *, sc
     chosen = close_look(rows)
     units = find_units(rows[chosen], scale, precision_of(rows.data.astype(np.float64))).units
     obs = as_frame(adata.obs)
-    for column in (name for name in _TOTAL_COLUMNS if name in obs and is_numeric_dtype(obs[name])):
+    for column in (name for name in TOTAL_COLUMNS if name in obs and is_numeric_dtype(obs[name])):
         target = constant_sum(units * obs[column].to_numpy(dtype=np.float64)[numbers[chosen]])
         if target is not None:
             return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
+from sclcm.data.counts import TOTAL_COLUMNS
 from sclcm.data.matrix import as_frame
 from sclcm.data.sampling import argument_for, count_places, sample_rows
 from sclcm.data.scale import (
@@ -30,11 +32,14 @@ from sclcm.data.verdicts import close_look, judge
 if TYPE_CHECKING:
     from sclcm.data.matrix import MatrixSource
     from sclcm.data.scale import Scale
+    from sclcm.data.verdicts import Verdict
+
+_logger = logging.getLogger("sclcm")
 
 _CHUNK_SIZE = 2048
 _SAMPLE = 2048
 _USUAL_TARGETS = (1e4, 1e6, 1e5, 1e3)
-_FEW_GENES = 3  # fewer leave open what the smallest count of a cell is
+_FEW_GENES = 5  # fewer leave open what the smallest count of a cell is
 
 
 def recover(source: MatrixSource, *, total_key: str | None = None) -> AnnData:
@@ -87,15 +92,18 @@ def _choose_rule(source: MatrixSource, total_key: str | None) -> _Rule:
     if not values.size or not (np.isfinite(values) & (values > 0)).all():
         return rule  # the value that is wrong will be named when its chunk is read
     if total_key is not None:
-        return _rule_from_totals(source, rows, total_key, numbers=numbers)
-    if not verdict.invertible:
-        raise ValueError(_inexact(source, rows, rule, numbers=numbers))
-    return rule
+        found = _rule_from_totals(source, rows, numbers, totals=_totals(source, total_key))
+        if found is None:
+            raise ValueError(_wrong_totals(source, total_key))
+        return found
+    return _rule_from_known_columns(source, rows, numbers) or _rule_from_values(source, rows, numbers, verdict=verdict)
 
 
-def _rule_from_totals(source: MatrixSource, rows: csr_matrix, total_key: str, *, numbers: np.ndarray) -> _Rule:
+def _rule_from_totals(
+    source: MatrixSource, rows: csr_matrix, numbers: np.ndarray, *, totals: np.ndarray
+) -> _Rule | None:
     """Find the scale and the N for which a sample of cells comes out as integers."""
-    totals, precision, chosen = _totals(source, total_key), precision_of(rows.data.astype(np.float64)), close_look(rows)
+    precision, chosen = precision_of(rows.data.astype(np.float64)), close_look(rows)
     few, few_totals = rows[chosen], totals[numbers[chosen]]
     for scale in (scale for scale in SCALES if rows.data.max() <= scale.highest):
         rule = _Rule(scale=scale, precision=precision)
@@ -103,11 +111,35 @@ def _rule_from_totals(source: MatrixSource, rows: csr_matrix, total_key: str, *,
         for target in (suggested, *_USUAL_TARGETS, float(np.median(totals))):
             if target is not None and not _are_wrong(*_over(few, target / few_totals, rule)).any():
                 return replace(rule, units=target / totals)
-    msg = (
+    return None
+
+
+def _rule_from_known_columns(source: MatrixSource, rows: csr_matrix, numbers: np.ndarray) -> _Rule | None:
+    """Use a column of well-known name if its totals make integers of all values of a sample, which is no accident."""
+    for column in (name for name in TOTAL_COLUMNS if name in as_frame(source.adata.obs)):
+        try:
+            totals = _totals(source, column)
+        except (TypeError, ValueError):
+            continue
+        rule = _rule_from_totals(source, rows, numbers, totals=totals)
+        if rule is not None:
+            _logger.info("`%s` is divided by the totals in `obs[%r]`", source.name, column)
+            return rule
+    return None
+
+
+def _rule_from_values(source: MatrixSource, rows: csr_matrix, numbers: np.ndarray, *, verdict: Verdict) -> _Rule:
+    rule = _Rule(scale=verdict.scale, precision=precision_of(rows.data.astype(np.float64)))
+    if not verdict.invertible:
+        raise ValueError(_inexact(source, rows, rule, numbers=numbers))
+    return rule
+
+
+def _wrong_totals(source: MatrixSource, total_key: str) -> str:
+    return (
         f"`{source.name}` and the totals in `obs[{total_key!r}]` give no integers for any N that was tried; check that "
         f"the column holds the totals that were used for normalisation, or leave `total_key` out"
     )
-    raise ValueError(msg)
 
 
 def _totals(source: MatrixSource, total_key: str) -> np.ndarray:
@@ -160,9 +192,10 @@ def _are_wrong(counts: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
 def _inexact(source: MatrixSource, rows: csr_matrix, rule: _Rule, *, numbers: np.ndarray) -> str:
     """Say which value is farthest from an integer, and what to do."""
     counts, tolerance = _divide(rows, rule, numbers)
-    if np.isnan(counts).any():  # no unit was found: show what the smallest value of the cell leads to
-        counts, tolerance = _over(rows, row_minima(rows, rule.scale.inverse(rows.data.astype(np.float64))), rule)
-    off = np.where(_are_wrong(counts, tolerance), np.abs(counts - np.rint(counts)), 0.0)
+    is_wrong = _are_wrong(counts, tolerance)
+    if np.isnan(counts).any():  # cells without a unit: show what their smallest value leads to
+        counts, _ = _over(rows, row_minima(rows, rule.scale.inverse(rows.data.astype(np.float64))), rule)
+    off = np.where(is_wrong, np.abs(counts - np.rint(counts)), 0.0)
     worst = int(off.argmax())
     cell = source.obs_names[numbers[np.searchsorted(rows.indptr, worst, side="right") - 1]]
     gene = source.var.index[rows.indices[worst]]

@@ -108,7 +108,7 @@ def row_sums(rows: csr_matrix, stored: np.ndarray) -> np.ndarray:
 
 def constant_sum(sums: np.ndarray) -> float | None:
     """Return the total that all cells share, rounded where it is nearly round; `None` where they differ."""
-    if not sums.size:
+    if not sums.size or not np.isfinite(sums).all():
         return None
     total = round_if_near(float(np.median(sums)))
     is_shared = np.percentile(np.abs(sums / total - 1), 95) <= 2e-3
@@ -117,9 +117,12 @@ def constant_sum(sums: np.ndarray) -> float | None:
 
 
 def round_if_near(total: float, *, within: float = 3e-4) -> float:
-    """Return the number of two digits that is nearest, if it is near."""
+    """Return the number of two digits that is nearest, if it is near; else drop the errors of summing."""
     rounded = float(f"{total:.2g}")
-    return rounded if abs(total / rounded - 1) < within else total
+    if abs(total / rounded - 1) < within:
+        return rounded
+    half = round(2 * total) / 2  # a median of integers
+    return half if abs(total - half) < 1e-6 * total else total
 
 
 def _is_usual(total: float) -> bool:

@@ -29,8 +29,9 @@ def recover_counts(
     use_raw
         Read `.raw.X`; the result then has the genes of `.raw.var`.
     total_key
-        Column of `obs` with the total that each cell was normalised by, over all genes measured then. It settles
-        cells with few genes; without it the smallest value of a cell tells.
+        Column of `obs` with the total that each cell was normalised by, over all genes measured then. `None` uses a
+        column of well-known name, such as `n_counts`, if it makes integers of all values; else the smallest value of
+        each cell tells, which leaves cells with few genes uncertain (there is a warning).
 
     Returns
     -------

@@ -89,6 +89,15 @@ def test_a_panel_needs_the_totals_of_the_library_or_none():
         np.testing.assert_array_equal(recover_counts(adata, total_key=key).X.toarray(), counts[:, :40])
     with pytest.raises(ValueError, match=r"totals in `obs\['n_panel'\]` give no integers for any N"):
         recover_counts(adata, total_key="n_panel")
+    del adata.obs["n_counts"]
+    np.testing.assert_array_equal(recover_counts(adata).X.toarray(), counts[:, :40])
+
+
+def test_a_column_of_totals_is_used_where_it_fits_and_passed_over_where_not():
+    counts = some_counts(3)
+    counts[5] *= 4
+    adata = ad.AnnData(np.log1p(normalised(counts, 1e4)), obs=table(40, n_counts=1, total_counts=counts.sum(axis=1)))
+    np.testing.assert_array_equal(recover_counts(adata).X.toarray(), counts)
 
 
 def test_empty_cells_stay_empty():
@@ -142,7 +151,7 @@ def test_cells_with_few_genes_bring_a_warning():
     counts = some_counts(8)
     counts[3, 1:] = 0
     adata = ad.AnnData(np.log1p(normalised(counts, 1e4)), obs=table(40, n=counts.sum(axis=1)))
-    with pytest.warns(UserWarning, match="1 cells of `.X` have fewer than 3 expressed genes"):
+    with pytest.warns(UserWarning, match="1 cells of `.X` have fewer than 5 expressed genes"):
         recover_counts(adata)
     recover_counts(adata, total_key="n")
 
