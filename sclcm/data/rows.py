@@ -145,6 +145,7 @@ class _ColumnOrderedRows:
 
     def _scan(self, start: int, stop: int) -> None:
         self._plan()
+        self._warn_once()
         self._window = csr_matrix((0, self._shape[1]))  # let go of the old window before the new one fills
         stop = min(max(stop, start + self._height), self._shape[0])
         self._start, self._window = start, self._pick(slice(start, stop))
@@ -165,7 +166,10 @@ class _ColumnOrderedRows:
         stored = max(float(np.mean([self._columns(i, i + 1).nnz for i in probes])), 1.0)
         self._step = max(1, int(_BLOCK_VALUES / stored))
         self._height = max(1, int(_WINDOW_VALUES / (stored * n_columns / n_rows)))
-        if self._height < n_rows:
+
+    def _warn_once(self) -> None:
+        n_rows = self._shape[0]
+        if self._height < n_rows and not self._window.shape[0]:
             _logger.warning(
                 "`%s` is stored by columns: reading its %d cells takes %d passes over the file. Stored as CSR it "
                 "takes one: `adata = adata.to_memory(); adata.X = adata.X.tocsr(); adata.write_h5ad(...)`",
