@@ -163,7 +163,8 @@ class _ColumnOrderedRows:
             return
         n_rows, n_columns = self._shape
         probes = np.unique(np.linspace(0, n_columns - 1, 32).astype(int))
-        stored = max(float(np.mean([self._columns(i, i + 1).nnz for i in probes])), 1.0)
+        columns = [as_canonical_csr(self._columns(i, i + 1), name=self._name) for i in probes]
+        stored = max(float(np.mean([column.nnz for column in columns])), 1.0)
         self._step = max(1, int(_BLOCK_VALUES / stored))
         self._height = max(1, int(_WINDOW_VALUES / (stored * n_columns / n_rows)))
 

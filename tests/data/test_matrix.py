@@ -18,8 +18,8 @@ def unsorted_with_duplicates() -> sparse.csr_matrix:
     return sparse.csr_matrix((data, indices, np.array([0, 3, 4, 4, 9, 10])), shape=COUNTS.shape)
 
 
-def as_dask(values: np.ndarray | sparse.spmatrix) -> object:
-    return pytest.importorskip("dask.array").from_array(values, chunks=(2, -1), asarray=False)
+def as_dask(values: np.ndarray | sparse.spmatrix, chunks: tuple[int, int] = (2, -1)) -> object:
+    return pytest.importorskip("dask.array").from_array(values, chunks=chunks, asarray=False)
 
 
 STORED = {
@@ -35,6 +35,8 @@ STORED = {
     "csc array": lambda: sparse.csc_array(COUNTS.astype(np.float32)),
     "unsorted, duplicates, stored zeros": unsorted_with_duplicates,
     "dask of numpy": lambda: as_dask(COUNTS.astype(np.float32)),
+    "dask by columns": lambda: as_dask(COUNTS.astype(np.float32), (-1, 2)),
+    "dask of csc by columns": lambda: as_dask(sparse.csc_matrix(COUNTS.astype(np.float32)), (-1, 2)),
     "dask of csr": lambda: as_dask(sparse.csr_matrix(COUNTS.astype(np.float32))),
 }
 
