@@ -15,14 +15,19 @@ def test_dots_and_hyphens_become_underscores(model, base):
     assert _keys.embed_keys(model) == _keys.EmbedKeys(obsm=f"X_{base}", uns=base)
     assert _keys.gene_embed_keys(model) == _keys.GeneEmbedKeys(varm=f"{base}_genes", uns=f"{base}_genes")
     assert _keys.annotate_keys(model) == _keys.AnnotateKeys(
-        label=f"{base}_label", score=f"{base}_label_score", uns=f"{base}_label"
+        label=f"{base}_label",
+        score=f"{base}_label_score",
+        ontology=f"{base}_label_ontology_term_id",
+        uns=f"{base}_label",
     )
 
 
 def test_key_added_replaces_the_base_verbatim():
     assert _keys.embed_keys("scgpt", "my-key.1") == _keys.EmbedKeys(obsm="my-key.1", uns="my-key.1")
     assert _keys.gene_embed_keys("scgpt", "k") == _keys.GeneEmbedKeys(varm="k", uns="k")
-    assert _keys.annotate_keys("scgpt", "k") == _keys.AnnotateKeys(label="k", score="k_score", uns="k")
+    assert _keys.annotate_keys("scgpt", "k") == _keys.AnnotateKeys(
+        label="k", score="k_score", ontology="k_ontology_term_id", uns="k"
+    )
 
 
 def test_umap_slots_follow_the_embedding():

@@ -36,6 +36,6 @@ def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = N
         There are no such labels; the message lists the columns that exist.
     """
     keys = annotate_keys(model, key)
-    columns = {"label": keys.label, "score": keys.score, "ontology_term_id": f"{keys.label}_ontology_term_id"}
+    columns = {"label": keys.label, "score": keys.score, "ontology_term_id": keys.ontology}
     find_slot(adata.obs, keys.label, where="`adata.obs`", remedy="`sclcm.tl.annotate`")
     return pd.DataFrame({name: adata.obs[column] for name, column in columns.items() if column in adata.obs})

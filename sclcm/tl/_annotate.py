@@ -93,23 +93,27 @@ def annotate(
         facts = data.facts()
     else:
         cells, facts = _embedded(adata, use_rep, pretrained=pretrained, recipe=prototypes.recipe), {"use_rep": use_rep}
+    label, score = _label(cells, prototypes, bound)
+    keys = annotate_keys(pretrained.name, key_added)
+    compared = sorted(set(prototypes.labels))
+    params = {**provenance(pretrained), "labels": compared, "min_score": bound, **facts}
+
+    def change(target: AnnData) -> None:
+        target.obs[keys.label] = pd.Categorical(label)
+        target.obs[keys.score] = score
+        target.obs[keys.ontology] = pd.Categorical([prototypes.ontology_id(name) for name in label])
+        target.uns[keys.uns] = {"params": params}
+
+    logger.info("%d of %d cells labelled in %r", (label != UNKNOWN).sum(), len(label), keys.label)
+    return write(adata, change, copy=copy)
+
+
+def _label(cells: np.ndarray, prototypes: Prototypes, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best label of each cell, or that none is near, and its score; a cell of zeros scores nothing."""
     names, shares = prototypes.shares(cells)
     best = shares.argmax(1)
     score = np.where(cells.any(1), shares[np.arange(len(shares)), best], 0.0)
-    label = np.where(score >= bound, names[best], UNKNOWN)
-    keys = annotate_keys(pretrained.name, key_added)
-    params = {**provenance(pretrained), "labels": names.tolist(), "min_score": bound, **facts}
-
-    def change(target: AnnData) -> None:
-        ids = [prototypes.ontology_id(name) for name in label]
-        target.obs[keys.label] = pd.Categorical(label)
-        target.obs[keys.score] = score
-        target.obs[f"{keys.label}_ontology_term_id"] = pd.Categorical(ids)
-        target.uns[keys.uns] = {"params": params}
-
-    result = write(adata, change, copy=copy)
-    logger.info("%d of %d cells labelled in %r", (label != UNKNOWN).sum(), len(label), keys.label)
-    return result
+    return np.where(score >= bound, names[best], UNKNOWN), score
 
 
 def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) -> np.ndarray:

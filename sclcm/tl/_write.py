@@ -6,19 +6,25 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from anndata import ImplicitModificationWarning
+from anndata import AnnData, ImplicitModificationWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from anndata import AnnData
 
     from sclcm.models._pretrained import Pretrained
 
 
 def check_copy(adata: AnnData, *, copy: bool) -> None:
-    """Refuse a copy of a backed object, which anndata can make only with a file name."""
-    if copy and adata.isbacked:
+    """Refuse what anndata could not be written to, before anything is computed: a copy or a view of a backed object."""
+    if not isinstance(adata, AnnData) or not adata.isbacked:
+        return
+    if adata.is_view:
+        msg = (
+            "`adata` is a view of a backed AnnData, into which nothing can be written; read it into memory by "
+            "`adata.to_memory()`, or make a file of its own by `adata.copy(filename=...)`."
+        )
+        raise ValueError(msg)
+    if copy:
         msg = (
             "`copy=True` cannot copy a backed AnnData; use `copy=False`, or read it into memory by `adata.to_memory()`."
         )
