@@ -206,6 +206,16 @@ def test_file_is_read_by_chunks_and_is_not_changed(cells, model, reference_vecto
     assert path.read_bytes() == content
 
 
+def test_view_of_a_file_is_refused_before_anything_is_computed(cells, v1, tmp_path, monkeypatch):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    monkeypatch.setattr(v1.lcm, "forward", None)
+    for copy in (False, True):
+        with pytest.raises(ValueError, match=r"view of a backed AnnData.*`adata.to_memory\(\)`"):
+            embed(adata[2:5], v1, copy=copy)
+    adata.file.close()
+
+
 def test_layer_and_raw_are_read_where_asked(cells, v1):
     wanted = vectors(cells, v1)
     adata = cells.copy()
@@ -446,9 +456,10 @@ def test_wrong_arguments_are_refused(adata, v1):
 
 
 @pytest.mark.parametrize("wrong", [None, np.ones((2, 2)), "cells.h5ad"])
-def test_what_is_no_anndata_is_refused(v1, wrong):
+@pytest.mark.parametrize("copy", [False, True])
+def test_what_is_no_anndata_is_refused(v1, wrong, copy):
     with pytest.raises(TypeError, match=r"`adata` is a .*; expected an AnnData"):
-        embed(wrong, v1)
+        embed(wrong, v1, copy=copy)
 
 
 def test_data_without_cells_or_genes_is_refused(adata, v1):
