@@ -37,4 +37,4 @@ def embedding(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = No
     """
     slot = embed_keys(model, key).obsm
     values = find_slot(adata.obsm, slot, where="`adata.obsm`", remedy="`sclcm.tl.embed`")
-    return pd.DataFrame(np.asarray(values), index=adata.obs_names.copy())
+    return pd.DataFrame(np.array(values), index=adata.obs_names.copy())

@@ -41,5 +41,5 @@ def gene_embedding(
     """
     slot = gene_embed_keys(model, key).varm
     values = find_slot(adata.varm, slot, where="`adata.varm`", remedy="`sclcm.tl.embed_genes`")
-    frame = pd.DataFrame(np.asarray(values), index=adata.var_names.copy())
+    frame = pd.DataFrame(np.array(values), index=adata.var_names.copy())
     return frame.dropna(how="all") if dropna else frame
