@@ -84,6 +84,13 @@ class Pretrained:
     lcm: LCM
     sha256: str
 
+    def __repr__(self) -> str:
+        return (
+            f"<Pretrained {self.name!r}: {self.n_parameters:,} weights in {self.lcm.n_blocks} blocks of width "
+            f"{self.d_model}, {self.vocabulary.n_features:,} genes, recipes {', '.join(map(repr, self.recipes))}; "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""

@@ -153,6 +153,13 @@ def test_every_declaration_survives_json(model):
         assert from_json(json.loads(json.dumps(to_json(declaration)))) == declaration
 
 
+def test_model_is_shown_in_a_line(first):
+    assert repr(first) == (
+        "<Pretrained 'geneformer': 36,840 weights in 3 blocks of width 32, 230 genes, recipes 'embed', 'mean', "
+        "'mean_last'; float32 on cpu>"
+    )
+
+
 # ---- recipes ----
 
 
