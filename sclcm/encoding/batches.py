@@ -62,7 +62,13 @@ class TokenBatch:
 
 
 def iter_batches(
-    sentences: CellSentences, *, pad: int, max_tokens: int, max_cells: int | None = None
+    sentences: CellSentences,
+    *,
+    pad: int,
+    max_tokens: int,
+    max_cells: int | None = None,
+    step: int = 1,
+    max_width: int | None = None,
 ) -> Iterator[TokenBatch]:
     """Group sentences of similar length, longest first, so that little is padded.
 
@@ -76,22 +82,27 @@ def iter_batches(
         Largest number of tokens in a batch, padding included. A longer sentence is a batch of its own.
     max_cells
         Largest number of cells in a batch.
+    step
+        Widths are rounded up to a multiple of this: fewer shapes, for which kernels are made and kept only once.
+    max_width
+        Widest rectangle that the model takes; rounding stops there.
     """
     lengths = sentences.lengths
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     start = 0
     while start < len(order):
-        width = int(lengths[order[start]])
+        length = int(lengths[order[start]])
+        width = max(length, min(-(-length // step) * step, max_width or length + step))
         n_cells = max(1, min(max_tokens // width, max_cells or len(order)))
-        yield pad_sentences(sentences, order[start : start + n_cells], pad=pad)
+        yield pad_sentences(sentences, order[start : start + n_cells], pad=pad, width=width)
         start += n_cells
 
 
-def pad_sentences(sentences: CellSentences, cells: np.ndarray, *, pad: int) -> TokenBatch:
-    """Put some sentences into a rectangle as wide as the longest of them."""
+def pad_sentences(sentences: CellSentences, cells: np.ndarray, *, pad: int, width: int | None = None) -> TokenBatch:
+    """Put some sentences into a rectangle, by default as wide as the longest of them."""
     lengths = sentences.lengths[cells]
-    column = np.arange(int(lengths.max(initial=0)))
+    column = np.arange(int(lengths.max(initial=0)) if width is None else width)
     mask = column < lengths[:, None]
     source = np.where(mask, sentences.indptr[cells][:, None] + column, 0)
 

@@ -100,6 +100,8 @@ class Pretraining(lightning.LightningModule):
     pooling
     head
         How cell vectors are made: those of the recipe that is trained.
+    n_blocks
+        Depth that is trained; `None` is the whole model, 0 leaves the blocks out.
     """
 
     def __init__(
@@ -111,15 +113,17 @@ class Pretraining(lightning.LightningModule):
         schedule: Schedule,
         pooling: Pooling,
         head: str | None,
+        n_blocks: int | None = None,
     ) -> None:
         super().__init__()
         self.lcm = lcm
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights, self.schedule, self.pooling, self.head = dict(weights), schedule, pooling, head
+        self.n_blocks = n_blocks
 
     def cells(self, tokens: TokenTensors) -> Tensor:
         """Return cell vectors, shape `(cells, width)`."""
-        x_bld = self.lcm(tokens)
+        x_bld = self.lcm(tokens, n_blocks=self.n_blocks)
         cells_bd = pool(self.pooling, x_bld, tokens.gene_mask_bl, tokens.value_bl)
         return cells_bd if self.head is None else self.lcm.heads[self.head](cells_bd)
 

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sclcm._settings import settings
+from sclcm._sizes import as_int
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.stream import iter_chunks
@@ -30,6 +31,9 @@ logger = logging.getLogger("sclcm")
 
 CHUNK_CELLS = 512
 """Cells read at a time: enough to sort by length, few enough for flat memory."""
+
+WIDTH_STEP = 32
+"""Batches are a multiple of this wide: oneDNN and compilers make, and keep, a kernel for each shape they meet."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,8 +87,16 @@ class Input:
         """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens."""
         budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
         pad = pretrained.vocabulary.specials[pretrained.pad]
+        longest = as_int(pretrained.encoding.max_tokens)
         for chunk in self.chunks(pretrained, chunk_size=chunk_size):
-            yield from iter_batches(pretrained.encode(chunk), pad=pad, max_tokens=budget, max_cells=batch_size)
+            yield from iter_batches(
+                pretrained.encode(chunk),
+                pad=pad,
+                max_tokens=budget,
+                max_cells=batch_size,
+                step=WIDTH_STEP,
+                max_width=longest,
+            )
 
     def facts(self) -> dict[str, object]:
         """Return what `uns` should remember of the input, after the pass."""

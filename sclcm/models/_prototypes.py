@@ -8,10 +8,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import dataclasses
+from collections.abc import Iterable, Mapping
 
 UNKNOWN = "unknown"
 """The label of a cell that resembles no prototype enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGroup:
+    """A coarser label that several labels are kinds of.
+
+    Parameters
+    ----------
+    name
+        The coarser label.
+    ontology_id
+        Its Cell Ontology id.
+    labels
+        The labels it stands for.
+    """
+
+    name: str
+    ontology_id: str
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +52,8 @@ class Prototypes:
         A cell whose best label has a smaller share of the softmax is `"unknown"`.
     recipe
         The recipe whose cell vectors they belong to.
+    groups
+        Coarser labels, for cells that are clearly one of several kinds but not which.
     """
 
     labels: tuple[str, ...]
@@ -40,6 +62,7 @@ class Prototypes:
     scale: float
     min_score: float
     recipe: str
+    groups: tuple[LabelGroup, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -60,6 +83,10 @@ class Prototypes:
             scale=float(stored["scale"]),
             min_score=float(stored["min_score"]),
             recipe=stored["recipe"],
+            groups=tuple(
+                LabelGroup(name=each["name"], ontology_id=each["ontology_id"], labels=tuple(each["labels"]))
+                for each in stored.get("groups", ())
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +97,10 @@ class Prototypes:
             "scale": self.scale,
             "min_score": self.min_score,
             "recipe": self.recipe,
+            "groups": [
+                {"name": each.name, "ontology_id": each.ontology_id, "labels": list(each.labels)}
+                for each in self.groups
+            ],
         }
 
     def restricted(self, labels: Iterable[str]) -> Prototypes:
@@ -80,13 +111,12 @@ class Prototypes:
             msg = f"`labels` has {unknown[0]!r}, for which there is no prototype; there are {', '.join(known)}."
             raise ValueError(msg)
         keep = [i for i, label in enumerate(self.labels) if label in wanted]
-        return Prototypes(
+        return dataclasses.replace(
+            self,
             labels=tuple(self.labels[i] for i in keep),
             ontology_ids=tuple(self.ontology_ids[i] for i in keep),
             vectors=self.vectors[keep],
-            scale=self.scale,
-            min_score=self.min_score,
-            recipe=self.recipe,
+            groups=(),
         )
 
     def shares(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +138,37 @@ class Prototypes:
         np.add.at(per_label.T, of, weights.T)
         return names, per_label / per_label.sum(1, keepdims=True)
 
-    def ontology_id(self, label: str) -> str:
-        """Return the Cell Ontology id of a label, or an empty text."""
-        return self.ontology_ids[self.labels.index(label)] if label in self.labels else ""
+    def assign(self, cells: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label cells: by the most specific label, or else group of labels, that scores enough.
+
+        Parameters
+        ----------
+        cells
+            Cell vectors, shape `(cells, width)`.
+        min_score
+            Least share of the softmax.
+
+        Returns
+        -------
+        Label, Cell Ontology id and score of each cell, shape `(cells,)`. Where nothing scores enough the label is
+        `"unknown"` and the score is that of the best single label; a cell of zeros scores nothing.
+        """
+        names, shares = self.shares(cells)
+        ids = dict(zip(self.labels, self.ontology_ids, strict=True))
+        best = shares.argmax(1)
+        score = shares[np.arange(len(shares)), best]
+        label, ontology = names[best].astype(object), np.array([ids[name] for name in names], dtype=object)[best]
+        settled = score >= min_score
+        for group in sorted(self.groups, key=lambda each: len(each.labels)):
+            together = shares[:, np.isin(names, group.labels)].sum(1)
+            fits = ~settled & (together >= min_score)
+            label[fits], ontology[fits], score[fits] = group.name, group.ontology_id, together[fits]
+            settled |= fits
+        nothing = ~np.asarray(cells).any(1)
+        score[nothing] = 0.0
+        undecided = ~settled | nothing
+        label[undecided], ontology[undecided] = UNKNOWN, ""
+        return label, ontology, score
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -26,19 +26,24 @@ class LabelPrototypes(nn.Module):
         Which classes (columns) are right for a cell of a class (row), boolean, shape `(classes, classes)`.
     open_cc
         Which are neither right nor wrong, boolean, same shape.
+    rivals_cc
+        Among which classes the plain cross-entropy of the class itself is taken, boolean, same shape: those of one
+        study, say, where a difference is not one between studies.
     row_weight
-        Weight of the plain cross-entropy of the class itself, beside that of all right ones.
+        Weight of that, beside the cross-entropy of all right classes.
     """
 
     right_cc: Tensor
     open_cc: Tensor
+    rivals_cc: Tensor
 
-    def __init__(self, width: int, right_cc: Tensor, open_cc: Tensor, *, row_weight: float) -> None:
+    def __init__(self, width: int, right_cc: Tensor, open_cc: Tensor, *, rivals_cc: Tensor, row_weight: float) -> None:
         super().__init__()
         self.vectors = nn.Parameter(torch.randn(len(right_cc), width) * 0.1)
         self.log_scale = nn.Parameter(torch.tensor(16.0).log())
         self.register_buffer("right_cc", right_cc, persistent=False)
         self.register_buffer("open_cc", open_cc, persistent=False)
+        self.register_buffer("rivals_cc", rivals_cc, persistent=False)
         self.row_weight = row_weight
 
     def forward(self, cells_bd: Tensor, class_b: Tensor) -> Tensor:
@@ -60,7 +65,9 @@ class LabelPrototypes(nn.Module):
         closed_bc = logits_bc.masked_fill(self.open_cc[class_b], FAR)
         right_bc = closed_bc.masked_fill(~self.right_cc[class_b], FAR)
         kinds = (closed_bc.logsumexp(1) - right_bc.logsumexp(1)).mean()
-        return kinds + self.row_weight * functional.cross_entropy(logits_bc, class_b)
+        return kinds + self.row_weight * functional.cross_entropy(
+            logits_bc.masked_fill(~self.rivals_cc[class_b], FAR), class_b
+        )
 
 
 class PairContrast(nn.Module):

@@ -49,7 +49,8 @@ def annotate(
 
     A prototype is a point in the model's embedding space that stands for a cell type. The score of a label is its
     share of a softmax over all prototypes that are compared, so it depends on which labels are: fewer candidates
-    (`labels`), higher scores.
+    (`labels`), higher scores. Where no single label scores enough but several kinds of one coarser label do together
+    (CD4 and CD8 T cells, say), the coarser label is given.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def annotate(
         facts = data.facts()
     else:
         cells, facts = _embedded(adata, use_rep, pretrained=pretrained, recipe=prototypes.recipe), {"use_rep": use_rep}
-    label, score = _label(cells, prototypes, bound)
+    label, ontology, score = prototypes.assign(cells, bound)
     keys = annotate_keys(pretrained.name, key_added)
     compared = sorted(set(prototypes.labels))
     params = {**provenance(pretrained), "labels": compared, "min_score": bound, **facts}
@@ -101,19 +102,11 @@ def annotate(
     def change(target: AnnData) -> None:
         target.obs[keys.label] = pd.Categorical(label)
         target.obs[keys.score] = score
-        target.obs[keys.ontology] = pd.Categorical([prototypes.ontology_id(name) for name in label])
+        target.obs[keys.ontology] = pd.Categorical(ontology)
         target.uns[keys.uns] = {"params": params}
 
     logger.info("%d of %d cells labelled in %r", (label != UNKNOWN).sum(), len(label), keys.label)
     return write(adata, change, copy=copy)
-
-
-def _label(cells: np.ndarray, prototypes: Prototypes, bound: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best label of each cell, or that none is near, and its score; a cell of zeros scores nothing."""
-    names, shares = prototypes.shares(cells)
-    best = shares.argmax(1)
-    score = np.where(cells.any(1), shares[np.arange(len(shares)), best], 0.0)
-    return np.where(score >= bound, names[best], UNKNOWN), score
 
 
 def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) -> np.ndarray:

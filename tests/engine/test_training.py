@@ -14,6 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::Deprecat
 N_STEPS = 12
 
 
+def relations(n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each class right for itself, none open."""
+    return torch.eye(n_classes, dtype=torch.bool), torch.zeros(n_classes, n_classes, dtype=torch.bool)
+
+
 def tiny_module() -> Pretraining:
     torch.manual_seed(0)
     lcm = LCM(
@@ -111,7 +116,7 @@ def test_learning_rate_rises_stays_and_falls():
 
 
 def test_cells_without_a_label_do_not_count():
-    objective = LabelPrototypes(2, torch.eye(2, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.bool), row_weight=1.0)
+    objective = LabelPrototypes(2, *relations(2), rivals_cc=torch.ones(2, 2, dtype=torch.bool), row_weight=1.0)
     cells_bd = torch.randn(4, 2)
     assert objective(cells_bd, torch.full((4,), -1)).item() == 0
     some = objective(cells_bd, torch.tensor([0, -1, 1, -1]))
@@ -122,7 +127,7 @@ def test_a_coarser_class_is_neither_right_nor_wrong():
     right = torch.eye(3, dtype=torch.bool)
     undecided = torch.zeros(3, 3, dtype=torch.bool)
     undecided[0, 2] = True
-    objective = LabelPrototypes(2, right, undecided, row_weight=0.0)
+    objective = LabelPrototypes(2, right, undecided, rivals_cc=torch.ones(3, 3, dtype=torch.bool), row_weight=0.0)
     objective.vectors.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     confident = objective(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     assert confident.item() < 1e-5
