@@ -103,3 +103,18 @@ def test_halves_are_the_batch_in_two_of_the_same_width(n):
         assert np.array_equal(np.concatenate([getattr(first, name), getattr(second, name)]), getattr(batch, name))
     assert np.array_equal(np.concatenate([first.values["value"], second.values["value"]]), batch.values["value"])
     assert np.array_equal(np.concatenate([first.scalars["total"], second.scalars["total"]]), batch.scalars["total"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths, st.integers(1, 6), st.none() | st.integers(1, 12))
+def test_widths_are_rounded_up_where_the_model_takes_it(lengths, step, max_width):
+    sentences = make_sentences(lengths)
+    batches = list(iter_batches(sentences, pad=PAD, max_tokens=30, max_cells=3, step=step, max_width=max_width))
+    assert {row: ids for batch in batches for row, ids in unpadded(batch).items()} == all_tokens(sentences)
+    for batch in batches:
+        longest, width = int(batch.mask.sum(1).max()), batch.token_ids.shape[1]
+        rounded = -(-longest // step) * step
+        assert width == (rounded if max_width is None or rounded <= max_width else max(longest, max_width))
+        assert batch.token_ids.size <= 30 or batch.n_cells == 1
+        assert (batch.token_ids[~batch.mask] == PAD).all()
+        assert (batch.features[~batch.mask] == SPECIAL).all()
