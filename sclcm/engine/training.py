@@ -67,6 +67,8 @@ class Schedule:
         Of matrices; tables, norms and biases have none.
     clip
         Largest norm of the gradient.
+    table_rate
+        Learning rate of gene tables, as a share of that of all else.
     """
 
     learning_rate: float
@@ -75,6 +77,7 @@ class Schedule:
     decay_from: float = 0.5
     weight_decay: float = 0.05
     clip: float = 1.0
+    table_rate: float = 1.0
 
     def factor(self, step: int) -> float:
         """Return the learning rate of a step as a share of the plateau."""
@@ -153,7 +156,12 @@ class Pretraining(lightning.LightningModule):
         kept = {id(p) for p in decayed}
         groups = [
             {"params": decayed, "weight_decay": self.schedule.weight_decay},
-            {"params": [p for p in self.parameters() if id(p) not in kept], "weight_decay": 0.0},
+            {"params": [p for p in self.parameters() if id(p) not in kept | tables], "weight_decay": 0.0},
+            {
+                "params": [p for p in self.parameters() if id(p) in tables],
+                "weight_decay": 0.0,
+                "lr": self.schedule.learning_rate * self.schedule.table_rate,
+            },
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.98))
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import dataclasses
-from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 UNKNOWN = "unknown"
 """The label of a cell that resembles no prototype enough."""

@@ -37,9 +37,7 @@ def tiny_module() -> Pretraining:
         )
     )
     objectives = {
-        "label": LabelPrototypes(
-            6, torch.eye(3, dtype=torch.bool), torch.zeros(3, 3, dtype=torch.bool), row_weight=0.5
-        ),
+        "label": LabelPrototypes(6, *relations(3), rivals_cc=torch.ones(3, 3, dtype=torch.bool), row_weight=0.5),
         "pairs": PairContrast(0.1),
         "genes": GeneReconstruction(6, torch.randn(10, 8) * 0.1),
     }
