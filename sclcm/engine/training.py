@@ -225,5 +225,6 @@ def fit(
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
+    module.train()
     trainer.fit(module, DataLoader(stream, batch_size=None), ckpt_path=last if last.exists() else None)
     trainer.save_checkpoint(last)
