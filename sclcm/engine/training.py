@@ -103,6 +103,10 @@ class Pretraining(lightning.LightningModule):
     pooling
     head
         How cell vectors are made: those of the recipe that is trained.
+    projection
+        A network between cell vectors and some objectives, or `None`.
+    projected
+        The objectives behind it, by name.
     n_blocks
         Depth that is trained; `None` is the whole model, 0 leaves the blocks out.
     """
@@ -116,13 +120,16 @@ class Pretraining(lightning.LightningModule):
         schedule: Schedule,
         pooling: Pooling,
         head: str | None,
+        projection: nn.Module | None = None,
+        projected: frozenset[str] = frozenset(),
         n_blocks: int | None = None,
     ) -> None:
         super().__init__()
         self.lcm = lcm
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights, self.schedule, self.pooling, self.head = dict(weights), schedule, pooling, head
-        self.n_blocks = n_blocks
+        self.projection = nn.Identity() if projection is None else projection
+        self.projected, self.n_blocks = projected, n_blocks
 
     def cells(self, tokens: TokenTensors) -> Tensor:
         """Return cell vectors, shape `(cells, width)`."""
@@ -142,10 +149,11 @@ class Pretraining(lightning.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Return the weighted sum of the objectives that the batch names."""
         cells_bd = self.cells(batch.tokens)
-        losses = {
-            name: self.objectives[name](cells_bd[batch.cells.get(name, slice(None))], **targets)
-            for name, targets in batch.targets.items()
-        }
+        behind_bd = self.projection(cells_bd)
+        losses = {}
+        for name, targets in batch.targets.items():
+            vectors_bd = behind_bd if name in self.projected else cells_bd
+            losses[name] = self.objectives[name](vectors_bd[batch.cells.get(name, slice(None))], **targets)
         self.log_dict({name: loss.detach() for name, loss in losses.items()}, prog_bar=True, batch_size=len(cells_bd))
         return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
 

@@ -130,12 +130,14 @@ class Prototypes:
         Returns
         -------
         The labels, sorted, shape `(labels,)`, and the share of the softmax that each has, shape `(cells, labels)`.
+        A label with several prototypes has the mean of their weights, so that being seen often is no advantage.
         """
-        names, of = np.unique(np.array(self.labels), return_inverse=True)
+        names, of, counts = np.unique(np.array(self.labels), return_inverse=True, return_counts=True)
         logits = self.scale * (_unit(cells) @ _unit(self.vectors).T)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         per_label = np.zeros((len(cells), len(names)))
         np.add.at(per_label.T, of, weights.T)
+        per_label /= counts
         return names, per_label / per_label.sum(1, keepdims=True)
 
     def assign(self, cells: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -42,18 +42,11 @@ class ScalarMLP:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledGene:
-    """Value encoder: the gene's vector times its value, plus a small network of the value.
+    """Value encoder: the gene's vector times its value.
 
     The sum over a cell's tokens is then a linear embedding of its values before any block has run. Special tokens
     have no value and keep their own vector.
-
-    Parameters
-    ----------
-    mlp
-        The small network.
     """
-
-    mlp: ScalarMLP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,16 +25,11 @@ class ScalarMLP(nn.Module):
 
 
 class ScaledGene(nn.Module):
-    """Value encoder: the gene's vector times its value, plus a small network of the value."""
-
-    def __init__(self, config: configs.ScaledGene, d_model: int) -> None:
-        super().__init__()
-        self.mlp = ScalarMLP(config.mlp, d_model)
+    """Value encoder: the gene's vector times its value."""
 
     def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
         """Return token vectors, shape `(cells, tokens, width)`; those that are no genes keep their vector."""
-        scaled_bld = gene_bld * value_bl.unsqueeze(-1) + self.mlp(value_bl)
-        return torch.where(gene_mask_bl.unsqueeze(-1), scaled_bld, gene_bld)
+        return gene_bld * torch.where(gene_mask_bl, value_bl, torch.ones_like(value_bl)).unsqueeze(-1)
 
 
 class AddedValue(nn.Module):
@@ -96,4 +91,4 @@ def _value_encoder(config: configs.ScalarMLP | configs.ScaledGene, d_model: int)
         case configs.ScalarMLP():
             return AddedValue(config, d_model)
         case configs.ScaledGene():
-            return ScaledGene(config, d_model)
+            return ScaledGene()

@@ -12,6 +12,26 @@ FAR = -1e4
 """Stands for minus infinity among logits; finite, so that a row of such gives no NaN."""
 
 
+class Projection(nn.Module):
+    """A small network between cell vectors and objectives, thrown away after training, so that vectors keep more.
+
+    Parameters
+    ----------
+    width
+        Width of a cell vector, and of what comes out.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = Linear(width, 2 * width)
+        self.down = Linear(2 * width, width)
+
+    def forward(self, cells_bd: Tensor) -> Tensor:
+        """Transform cell vectors of shape `(cells, width)`, whatever their length."""
+        unit_bd = functional.normalize(cells_bd.float(), dim=-1) * cells_bd.shape[1] ** 0.5
+        return self.down(functional.gelu(self.up(unit_bd)))
+
+
 class LabelPrototypes(nn.Module):
     """Cross-entropy of cosine similarities with one learned prototype a class, aware of an ontology.
 

@@ -284,6 +284,8 @@ class BatchMaker:
         Cells of each kind in a batch; as many neighbours as real cells come on top.
     n_genes
         Genes predicted in a batch.
+    objectives
+        The objectives that want targets.
     seed
         Of all that is random.
     """
@@ -296,6 +298,7 @@ class BatchMaker:
     n_simulated: int
     n_real: int
     n_genes: int
+    objectives: tuple[str, ...]
     seed: int
 
     def __post_init__(self) -> None:
@@ -321,7 +324,10 @@ class BatchMaker:
         sentences = encode(join(chunks), self.encoding, vocabulary=corpus.vocabulary, arrays=self.arrays)
         batch = pad_sentences(sentences, np.arange(sentences.n_cells), pad=corpus.vocabulary.specials["<pad>"])
         class_b = torch.as_tensor(np.concatenate([rows, corpus.set_class[name][cells]]))
-        targets = {"label": {"class_b": class_b}, "pairs": {}, "genes": self._genes(rows, name, cells, rng=rng)}
+        targets: dict[str, dict[str, torch.Tensor]] = {"label": {"class_b": class_b}, "pairs": {}}
+        if "genes" in self.objectives:
+            targets["genes"] = self._genes(rows, name, cells, rng=rng)
+        targets = {objective: targets[objective] for objective in self.objectives}
         return TrainingBatch(
             tokens=to_tensors(batch, torch.device("cpu")),
             targets=targets,

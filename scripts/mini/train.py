@@ -22,18 +22,19 @@ from simulate import BatchMaker, Corpus, neighbours, panel_weights, read_corpus,
 from sclcm._sizes import ReleaseFacts, resolve_sizes
 from sclcm.engine.training import Pretraining, Schedule, fit
 from sclcm.nn.lcm import LCM
-from sclcm.nn.objectives import GeneReconstruction, LabelPrototypes, PairContrast
+from sclcm.nn.objectives import GeneReconstruction, LabelPrototypes, PairContrast, Projection
 from sclcm.zoo.sclcm_mini import SPEC
 
 CONFIG = {"d_model": 128, "n_heads": 4, "n_blocks": 2, "d_hidden": 256, "d_out": 64, "max_tokens": 193}
 FLOOR = 1.0
-N_SIMULATED, N_REAL, N_GENES, ROW_WEIGHT, SEED = 96, 48, 768, 0.3, 0
-WEIGHTS = {"label": 1.0, "pairs": 1.0, "genes": 1.0}
+N_GENES, ROW_WEIGHT, SEED = 768, 0.6, 0
+CELLS = {"telling": (96, 48), "bag": (96, 48), "blocks": (64, 16)}
+WEIGHTS = {"telling": {"label": 1.0}, "bag": {"label": 1.0}, "blocks": {"label": 1.0, "pairs": 0.2, "genes": 0.5}}
 TEMPERATURE = 0.06
 STAGES = {
-    "telling": Schedule(learning_rate=3e-3, n_steps=600, decay_from=0.4, table_rate=0.4),
-    "bag": Schedule(learning_rate=3e-3, n_steps=1_200, decay_from=0.4, table_rate=0.4),
-    "blocks": Schedule(learning_rate=1e-3, n_steps=900, decay_from=0.4, table_rate=0.4),
+    "telling": Schedule(learning_rate=2e-3, n_steps=600, decay_from=0.4, table_rate=0.4),
+    "bag": Schedule(learning_rate=2e-3, n_steps=1_200, decay_from=0.4, table_rate=0.4),
+    "blocks": Schedule(learning_rate=1.2e-3, n_steps=900, decay_from=0.4, table_rate=0.4),
 }
 
 
@@ -117,6 +118,7 @@ def main() -> None:
             lcm = build(vocabulary.n_tokens)
             start_genes(lcm, corpus, arrays)
             ids = torch.tensor(vocabulary.token_ids, dtype=torch.long)
+            projection = Projection(CONFIG["d_model"])
             objectives = {
                 "label": LabelPrototypes(CONFIG["d_model"], right, open_, rivals_cc=rivals, row_weight=ROW_WEIGHT),
                 "pairs": PairContrast(TEMPERATURE),
@@ -128,25 +130,28 @@ def main() -> None:
             arrays=arrays,
             weights=panel_weights(mean, variance),
             near=near,
-            n_simulated=N_SIMULATED,
-            n_real=N_REAL,
+            n_simulated=CELLS[name][0],
+            n_real=CELLS[name][1],
+            objectives=tuple(WEIGHTS[name]),
             n_genes=N_GENES,
             seed=SEED,
         )
         module = Pretraining(
             lcm,
             objectives=objectives,
-            weights=WEIGHTS,
+            weights=WEIGHTS[name],
             schedule=schedule,
             pooling=SPEC.recipes["mean"].pooling,
             head=None,
+            projection=projection,
+            projected=frozenset({"label", "pairs"}),
             n_blocks=None if name == "blocks" else 0,
         )
         stage(name, module, make, work=given.work)
         if name == "telling":
             arrays = {**arrays, "deviation": arrays["deviation"] / importance(lcm, corpus, mean)}
     set_head(module, make)
-    write_release(given.out, lcm, objectives["label"], corpus=corpus, arrays=arrays, data=given.data)
+    write_release(given.out, lcm, make, data=given.data)
 
 
 def set_head(module: Pretraining, make: BatchMaker) -> None:
@@ -157,21 +162,15 @@ def set_head(module: Pretraining, make: BatchMaker) -> None:
         module.lcm.heads["cell"].out.weight.copy_(axes.T.flip(0)[: CONFIG["d_out"]])
 
 
-def write_release(
-    out: Path, lcm: LCM, objective: LabelPrototypes, *, corpus: Corpus, arrays: dict[str, np.ndarray], data: Path
-) -> None:
+def write_release(out: Path, lcm: LCM, make: BatchMaker, *, data: Path) -> None:
     """Write configuration, vocabulary, prototypes and weights, in half precision."""
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary = corpus.vocabulary
-    tokens = {
-        **vocabulary.specials,
-        **dict(zip(vocabulary.features.tolist(), vocabulary.token_ids.tolist(), strict=True)),
-    }
-    with torch.no_grad():
-        vectors = lcm.heads["cell"](objective.vectors).numpy()
-    prototypes = make_prototypes(objective, vectors, corpus=corpus, data=data)
+    vocabulary = make.corpus.vocabulary
+    genes = zip(vocabulary.features.tolist(), vocabulary.token_ids.tolist(), strict=True)
+    tokens = {**vocabulary.specials, **dict(genes)}
+    prototypes = make_prototypes(lcm.eval(), make, data)
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in lcm.state_dict().items()}
-    tensors |= {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    tensors |= {name: torch.as_tensor(array, dtype=torch.float32) for name, array in make.arrays.items()}
     tensors["prototypes"] = torch.as_tensor(prototypes.vectors).half()
     save_file(tensors, out / "model.safetensors")
     (out / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")

@@ -8,7 +8,7 @@ import torch
 from sclcm.engine.training import Pretraining, Schedule, TrainingBatch, fit
 from sclcm.nn import configs
 from sclcm.nn.lcm import LCM, TokenTensors
-from sclcm.nn.objectives import GeneReconstruction, LabelPrototypes, PairContrast
+from sclcm.nn.objectives import GeneReconstruction, LabelPrototypes, PairContrast, Projection
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 N_STEPS = 12
@@ -25,7 +25,7 @@ def tiny_module() -> Pretraining:
         configs.LCMConfig(
             d_model=8,
             gene=configs.TableEncoder(n_tokens=12),
-            value=configs.ScaledGene(mlp=configs.ScalarMLP(d_hidden=4)),
+            value=configs.ScaledGene(),
             backbone=configs.BackboneConfig(
                 n_blocks=1,
                 attention=configs.SoftmaxAttention(n_heads=2),
@@ -48,6 +48,8 @@ def tiny_module() -> Pretraining:
         schedule=Schedule(learning_rate=3e-3, n_steps=N_STEPS),
         pooling=configs.Concatenated(parts=(configs.FirstToken(), configs.MeanPooling())),
         head="cell",
+        projection=Projection(6),
+        projected=frozenset({"label", "pairs"}),
     )
 
 

@@ -23,15 +23,16 @@ def make_prototypes(**changes):
     return Prototypes(**{**given, **changes})
 
 
-def test_shares_are_a_softmax_summed_by_label():
+def test_shares_are_a_softmax_averaged_by_label():
     prototypes = make_prototypes()
     cells = np.array([[0.2, 0.5, 0.7]])
     names, shares = prototypes.shares(cells)
     unit = prototypes.vectors / np.linalg.norm(prototypes.vectors, axis=1, keepdims=True)
     weights = np.exp(10 * (cells / np.linalg.norm(cells)) @ unit.T)[0]
-    wanted = {"B cell": weights[2] + weights[3], "CD4 T cell": weights[0], "CD8 T cell": weights[1]}
+    wanted = {"B cell": (weights[2] + weights[3]) / 2, "CD4 T cell": weights[0], "CD8 T cell": weights[1]}
     assert names.tolist() == sorted(wanted)
-    np.testing.assert_allclose(shares[0], [wanted[name] / weights.sum() for name in names], rtol=1e-5)
+    total = sum(wanted.values())
+    np.testing.assert_allclose(shares[0], [wanted[name] / total for name in names], rtol=1e-5)
 
 
 def test_the_length_of_a_cell_vector_does_not_matter():

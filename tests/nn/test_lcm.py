@@ -243,12 +243,10 @@ def test_embedder_needs_no_backbone():
 
 @torch.inference_mode()
 def test_vector_of_a_gene_may_be_scaled_by_its_value_while_special_tokens_keep_theirs():
-    value = configs.ScaledGene(mlp=configs.ScalarMLP(d_hidden=6, activation="gelu"))
-    embed = make_model(value=value, position=None, segment=None, embedding_norm=None).embed
+    embed = make_model(value=configs.ScaledGene(), position=None, segment=None, embedding_norm=None).embed
     tokens = make_tokens()
     genes = tokens.gene_mask_bl.clone()
     genes[:, 0] = False
-    table, mlp = embed.gene.weight[tokens.token_ids_bl], embed.value.mlp
-    small = mlp.down(torch.nn.functional.gelu(mlp.up(tokens.value_bl[..., None])))
-    wanted = torch.where(genes[..., None], table * tokens.value_bl[..., None] + small, table)
+    table = embed.gene.weight[tokens.token_ids_bl]
+    wanted = torch.where(genes[..., None], table * tokens.value_bl[..., None], table)
     torch.testing.assert_close(embed(tokens.token_ids_bl, tokens.value_bl, genes), wanted, rtol=1e-5, atol=1e-6)
