@@ -94,9 +94,9 @@ class GeneVocabulary:
         if missing:
             msg = f"special tokens {missing!r} are not in the mapping; pass only those the release has"
             raise ValueError(msg)
-        special_ids = {name: int(token_to_id[name]) for name in special_names}
+        special_ids = {name: _token_id(name, token_to_id[name]) for name in special_names}
         features = [name for name in token_to_id if name not in special_ids]
-        token_ids = np.array([int(token_to_id[name]) for name in features], dtype=np.int64)
+        token_ids = np.array([_token_id(name, token_to_id[name]) for name in features], dtype=np.int64)
         order = np.argsort(token_ids, kind="stable")
         return cls(
             features=_as_features(features)[order],
@@ -190,6 +190,14 @@ def _as_features(names: Iterable[str]) -> np.ndarray:
     features[:] = listed
     features.flags.writeable = False
     return features
+
+
+def _token_id(name: object, value: Any) -> int:
+    is_whole = isinstance(value, (int, np.integer)) or (isinstance(value, float) and value.is_integer())
+    if not is_whole or abs(int(value)) >= 2**63:
+        msg = f"{str(name)!r} has the token id {value!r}; expected an integer, 0 to {2**31 - 1}"
+        raise ValueError(msg)
+    return int(value)
 
 
 def _as_token_ids(token_ids: Iterable[int]) -> np.ndarray:

@@ -56,6 +56,10 @@ def test_labels_keep_the_shape():
         ({"A": -1}, [], "token ids run from -1"),
         ({"A": 1, "<pad>": -2}, ["<pad>"], "negative"),
         ({"A": 2**31}, [], "expected 0 to"),
+        ({"A": 2**70}, [], "'A' has the token id 1180591620717411303424; expected an integer"),
+        ({"A": 1.5}, [], "'A' has the token id 1.5; expected an integer"),
+        ({"A": None}, [], "'A' has the token id None"),
+        ({"A": 1, "<pad>": "zero"}, ["<pad>"], "'<pad>' has the token id 'zero'"),
         ({"A": 1}, ["<mask>"], r"\['<mask>'\] are not in the mapping"),
     ],
 )
