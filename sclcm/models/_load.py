@@ -274,6 +274,9 @@ def _as_float(tensor: Tensor) -> Tensor:
 
 def _read_vocabulary(source: VocabularySource, release: _Release) -> GeneVocabulary:
     tokens = release.dictionary(source.files)
+    if source.pad not in tokens:
+        msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."
+        raise ValueError(msg)
     names = None
     if source.names:
         names = {str(key).upper(): str(value) for key, value in release.dictionary(source.names).items()}
@@ -305,11 +308,15 @@ def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -
     if missing:
         msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; they do not match."
         raise ValueError(msg)
-    factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
+    try:
+        factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
+    except (TypeError, ValueError) as error:
+        msg = f"{file.name!r} does not give a number for every gene of the vocabulary: {error}."
+        raise ValueError(msg) from error
     bad = ~(np.isfinite(factors) & (factors > 0))
     if bad.any():
         gene = vocabulary.features[bad][0]
-        msg = f"{file.name!r} gives {factors[bad][0]!r} for {gene!r}; expected a positive number."
+        msg = f"{file.name!r} gives {factors[bad][0]} for {gene!r}; expected a positive number."
         raise ValueError(msg)
     return factors
 

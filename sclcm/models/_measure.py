@@ -152,12 +152,15 @@ class Measurement:
         return out
 
     def _group_mean(self, column: str, recipe: str, name: str) -> np.ndarray:
-        groups = self.adata.obs[column].astype(str)
-        group = max((value for value in groups.unique() if name.endswith(value)), key=len, default=None)
-        if group is None:
-            msg = f"{name!r} ends in none of the groups of `.obs[{column!r}]`: {sorted(groups.unique())}."
-            raise ValueError(msg)
-        return self._embedding(recipe)[(groups == group).to_numpy()].mean(0)
+        """Average the cells of the longest group that the name ends in: of the column, or else of any other."""
+        others = self.adata.obs.drop(columns=column, errors="ignore")
+        for table in (self.adata.obs.filter([column]), others.select_dtypes(exclude="number")):
+            groups = [(str(value), key) for key in table for value in table[key].unique() if name.endswith(f"_{value}")]
+            if groups:
+                group, key = max(groups, key=lambda found: len(found[0]))
+                return self._embedding(recipe)[(table[key].astype(str) == group).to_numpy()].mean(0)
+        msg = f"{name!r} ends in no group of `.obs[{column!r}]`, nor of another column of `.obs`."
+        raise ValueError(msg)
 
     def _gene_means(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
         pretrained = self.pretrained

@@ -84,7 +84,7 @@ class GroupMean:
     Parameters
     ----------
     column
-        The column.
+        The column; where it is missing or has no such group, the other columns of text are searched.
     recipe
         Which cell vectors.
     """

@@ -297,8 +297,9 @@ def test_array_missing_on_one_side_is_noticed(fixture, side):
         lambda array: array.T,
         lambda array: np.where(np.arange(array.shape[1]) == 2, np.nan, array),
         lambda array: array.astype(str),
+        lambda array: array + 1j,
     ],
-    ids=["cut", "transposed", "nan", "text"],
+    ids=["cut", "transposed", "nan", "text", "complex"],
 )
 def test_array_of_another_kind_is_noticed(fixture, change):
     folder = fixture()
@@ -334,10 +335,55 @@ def test_group_that_no_cell_belongs_to_fails(fixture):
     assert noticed(folder) == {"state_emb_b7"}
 
 
+def test_group_may_be_one_of_another_column_of_text(fixture):
+    folder = fixture()
+    adata = anndata.read_h5ad(folder / "input.h5ad")
+    adata.obs = adata.obs.rename(columns={"batch": "donor"})
+    adata.write_h5ad(folder / "input.h5ad")
+    assert noticed(folder) == set()
+
+
+def test_no_rows_of_scores_prove_nothing(fixture):
+    folder = fixture()
+    change_expected(folder, lambda stored: stored.update(mlm_logits_masked=stored["mlm_logits_masked"][:0]))
+    assert noticed(folder) == {"mlm_logits_masked"}
+    change_expected(folder, lambda stored: stored.update(mlm_logits_masked=np.float32(1)))
+    assert noticed(folder) == {"mlm_logits_masked"}
+
+
+@pytest.mark.parametrize(
+    "fact", [3, {}, {"tolerance": None}, {"tolerance": {"atol": 1}}, {"tolerance": {"atol": 0, "rtol": float("inf")}}]
+)
+def test_array_without_a_tolerance_fails_and_the_others_are_still_compared(fixture, fact):
+    folder = fixture()
+    facts = json.loads((folder / "expected.json").read_text())
+    (folder / "expected.json").write_text(json.dumps({**facts, "hidden_last": fact}))
+    assert noticed(folder) == {"hidden_last"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("file", ["expected.npz", "expected.json", "input.h5ad", "checkpoint/config.json"])
+def test_file_that_cannot_be_read_is_named(fixture, file, content):
+    folder = fixture()
+    (folder / file).write_bytes(content)
+    with pytest.raises((ValueError, TypeError), match=file):
+        list(verify("geneformer", fixture=folder))
+
+
 def test_missing_classifier_fails_and_the_others_are_still_compared(fixture):
     folder = fixture()
     shutil.rmtree(folder / "checkpoint/cell_classifier")
     assert noticed(folder) == {"cellclf_logits"}
+
+
+def test_dictionaries_that_do_not_serve_are_named(fixture):
+    folder = fixture()
+    change_dictionary(folder, "gene_median_dictionary", lambda table: table.update(dict.fromkeys(table, "high")))
+    with pytest.raises(ValueError, match=r"'gene_median_dictionary_gc30M\.pkl' does not give a number for every gene"):
+        list(verify("geneformer", fixture=folder))
+    change_dictionary(folder, "token_dictionary", lambda table: table.pop("<pad>"))
+    with pytest.raises(ValueError, match=r"'token_dictionary_gc30M\.pkl' lacks the padding token '<pad>'"):
+        list(verify("geneformer", fixture=folder))
 
 
 # ---- comparing ----
