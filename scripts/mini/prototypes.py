@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from sclcm.nn.lcm import LCM
 
-TOO_GENERAL = 0.4
+TOO_GENERAL = 0.25
 """A coarser label that covers more than this share of all labels says nothing."""
 
 N_DRAWN = 12
 """Cells simulated of each profile, and most cells averaged of each training label, times ten."""
 
-SCALE, MIN_SCORE = 40.0, 0.5
+SCALE, MIN_SCORE = 20.0, 0.6
 """Chosen on the validation sets by `scripts/mini/calibrate.py`."""
 
 

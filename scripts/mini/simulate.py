@@ -157,7 +157,7 @@ def simulate(
         genes, rate = corpus.rows[row]
         if noise:
             study = studies.setdefault(corpus.class_study[row], np.exp(rng.normal(0, noise, n_features)))
-            rate = rate * study[genes] * np.exp(rng.normal(0, CELL_NOISE, len(genes)))
+            rate = rate * study[genes] * np.exp(CELL_NOISE * rng.standard_normal(len(genes), dtype=np.float32))
         depth = np.exp(rng.uniform(*np.log(DEPTH)))
         counts = rng.poisson(rate * (depth / rate.sum())).astype(np.float32)
         cells.append(_sparse(genes, counts, n_features))

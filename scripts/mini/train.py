@@ -28,13 +28,13 @@ from sclcm.zoo.sclcm_mini import SPEC
 CONFIG = {"d_model": 128, "n_heads": 4, "n_blocks": 2, "d_hidden": 256, "d_out": 64, "max_tokens": 193}
 FLOOR = 1.0
 N_GENES, ROW_WEIGHT, SEED = 768, 0.6, 0
-CELLS = {"telling": (96, 48), "bag": (96, 48), "blocks": (64, 16)}
+CELLS = {"telling": (96, 48), "bag": (64, 24), "blocks": (64, 16)}
 WEIGHTS = {"telling": {"label": 1.0}, "bag": {"label": 1.0}, "blocks": {"label": 1.0, "pairs": 0.2, "genes": 0.5}}
 TEMPERATURE = 0.06
 STAGES = {
     "telling": Schedule(learning_rate=2e-3, n_steps=600, decay_from=0.4, table_rate=0.4),
-    "bag": Schedule(learning_rate=2e-3, n_steps=1_200, decay_from=0.4, table_rate=0.4),
-    "blocks": Schedule(learning_rate=1.2e-3, n_steps=900, decay_from=0.4, table_rate=0.4),
+    "bag": Schedule(learning_rate=2e-3, n_steps=600, decay_from=0.4, table_rate=0.4),
+    "blocks": Schedule(learning_rate=1.2e-3, n_steps=600, decay_from=0.4, table_rate=0.4),
 }
 
 
