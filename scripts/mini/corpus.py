@@ -55,7 +55,6 @@ PROFILES = ("profiles_human_tissues", "profiles_immune_brain")
 VALIDATION = {"pbmc4k_soupx": ALL, "aj064_tissue_800": ALL, "pdac_moncada_1926": ALL, "fetal_cortex_culture": 1_500}
 TEST = {
     "gut_crohn_kong_1020": ALL,
-    "pancreas_4tech_397": ALL,
     "tcells_compocyte_861": ALL,
     "lung_tumour_merfish_3177": 1_500,
     "cell_lines_hashing_2k": ALL,
