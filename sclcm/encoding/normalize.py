@@ -105,9 +105,9 @@ def _check_totals(totals: np.ndarray, chunk: CellChunk, total_key: str | None) -
     if len(wrong):
         cell = int(wrong[0])
         msg = (
-            f"`.obs[{total_key!r}]` is {totals[cell]!r} for cell {chunk.start + cell}, but its row sums to "
-            f"{chunk.totals[cell]!r}. It must be the total of the whole library; correct the column, or rename it to "
-            "use the sums of the rows."
+            f"`.obs[{total_key!r}]` is {totals[cell]:.10g} for cell {chunk.start + cell}, but its row sums to "
+            f"{chunk.totals[cell]:.10g}. It must be the total of the whole library; correct the column, or rename "
+            "it to use the sums of the rows."
         )
         raise ValueError(msg)
 
