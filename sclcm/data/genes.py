@@ -140,6 +140,7 @@ def require_overlap(
         f"{model!r} knows {report.n_matched:,} of the {report.n_var:,} genes of the data, expected {floor}. Genes of "
         f"the data are named {_examples(listed)}, of the model {_examples(vocabulary.features)}; pass `gene_key`, the "
         f"column of var that holds {_kind(vocabulary)}, or {remedy} if the data has few genes on purpose"
+        f"{_hint_of_species(listed, alignment, vocabulary)}"
     )
     raise ValueError(msg)
 
@@ -149,6 +150,18 @@ def _wrong_species(species: str, *, model: str, vocabulary: GeneVocabulary) -> s
     return (
         f"the genes of the data are {species} genes, and {model!r} was trained on {known}; choose a model that knows "
         f"{species}, or rename the genes to their {vocabulary.species[0]} orthologues first"
+    )
+
+
+def _hint_of_species(names: list[str], alignment: GeneAlignment, vocabulary: GeneVocabulary) -> str:
+    """Without a species letter case is not guessed: say how to tell it, where that would help."""
+    species = vocabulary.species[0]
+    given = align_genes(names, vocabulary, species=species) if alignment.report.species is None else alignment
+    if given.report.n_matched < 2 * alignment.report.n_matched + 10:
+        return ""
+    return (
+        f". Read as {species} names in another letter case, {given.report.n_matched:,} of them are known: if that is "
+        f"what they are, `adata = sclcm.pp.unify_genes(adata, species={species!r})`"
     )
 
 

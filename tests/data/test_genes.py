@@ -6,6 +6,7 @@ import pytest
 
 from sclcm._settings import settings
 from sclcm.data.genes import choose_gene_names, gene_names, require_overlap
+from sclcm.genes.table import load_table
 from sclcm.genes.vocabulary import GeneVocabulary
 
 SYMBOLS = ["CD3D", "CD3E", "MS4A1", "NKG7", "LYZ", "GNLY", "CD8A", "PPBP"]
@@ -112,3 +113,11 @@ def test_mouse_genes_are_refused_by_a_human_model_even_where_letter_case_would_m
     alignment, _ = choose_gene_names(pd.DataFrame(index=mouse), known, gene_key=None)
     with pytest.raises(ValueError, match=r"mouse genes, and 'toycell' was trained on human; choose a model"):
         require_overlap(alignment, model="toycell", vocabulary=known, names=mouse, min_genes=1)
+
+
+def test_lower_case_symbols_are_refused_with_the_way_to_read_them():
+    names = [name.lower() for name in load_table("human").symbols[:400] if name]
+    known = vocabulary([name.upper() for name in names], "symbol")
+    alignment, _ = choose_gene_names(pd.DataFrame(index=names), known, gene_key=None)
+    with pytest.raises(ValueError, match=r"Read as human names .* `adata = sclcm\.pp\.unify_genes\(adata, species='hu"):
+        require_overlap(alignment, model="toycell", vocabulary=known, names=names)
