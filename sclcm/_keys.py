@@ -44,6 +44,17 @@ class UmapKeys:
     neighbors: str
 
 
+def _storable(key_added: str) -> str:
+    """Refuse, before it is written, what h5ad and zarr could not store or would store as something else."""
+    if not isinstance(key_added, str):
+        msg = f"`key_added` is {key_added!r}; expected a str, or None for the default names."
+        raise TypeError(msg)
+    if not key_added or "/" in key_added or "\0" in key_added:
+        msg = f"`key_added` is {key_added!r}, which a file could not store; expected a name without '/', not empty."
+        raise ValueError(msg)
+    return key_added
+
+
 def base_name(model_name: str) -> str:
     """Return the name of a model as it stands in slot names: `scgpt.brain` becomes `scgpt_brain`."""
     return model_name.replace(".", "_").replace("-", "_")
@@ -52,26 +63,26 @@ def base_name(model_name: str) -> str:
 def embed_keys(model_name: str, key_added: str | None = None) -> EmbedKeys:
     """Return the slots of a cell embedding."""
     if key_added is not None:
-        return EmbedKeys(obsm=key_added, uns=key_added)
+        return EmbedKeys(obsm=_storable(key_added), uns=key_added)
     base = base_name(model_name)
     return EmbedKeys(obsm=f"X_{base}", uns=base)
 
 
 def gene_embed_keys(model_name: str, key_added: str | None = None) -> GeneEmbedKeys:
     """Return the slots of gene vectors."""
-    base = f"{base_name(model_name)}_genes" if key_added is None else key_added
+    base = f"{base_name(model_name)}_genes" if key_added is None else _storable(key_added)
     return GeneEmbedKeys(varm=base, uns=base)
 
 
 def annotate_keys(model_name: str, key_added: str | None = None) -> AnnotateKeys:
     """Return the slots of cell labels."""
-    base = f"{base_name(model_name)}_label" if key_added is None else key_added
+    base = f"{base_name(model_name)}_label" if key_added is None else _storable(key_added)
     return AnnotateKeys(label=base, score=f"{base}_score", ontology=f"{base}_ontology_term_id", uns=base)
 
 
 def umap_keys(embedding_key: str, key_added: str | None = None) -> UmapKeys:
     """Return the slots of a UMAP of `adata.obsm[embedding_key]`."""
     base = embedding_key.removeprefix("X_")
-    obsm = f"X_umap_{base}" if key_added is None else key_added
+    obsm = f"X_umap_{base}" if key_added is None else _storable(key_added)
     graph = base if key_added is None else key_added
     return UmapKeys(obsm=obsm, uns=obsm, neighbors=f"{graph}_neighbors")

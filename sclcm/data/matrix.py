@@ -132,10 +132,15 @@ def _open(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str, may_slic
     return take
 
 
-def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
+def check_adata(adata: Any) -> None:
+    """Refuse what is no AnnData; the message says how to make one of it."""
     if not isinstance(adata, AnnData):
         msg = f"`adata` is a {type(adata).__name__}; expected an AnnData, {_remedy_for_type(adata)}"
         raise TypeError(msg)
+
+
+def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
+    check_adata(adata)
     if layer is not None and use_raw:
         msg = f"`layer={layer!r}` and `use_raw=True` exclude each other; pass one of them"
         raise ValueError(msg)

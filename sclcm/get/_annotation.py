@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sclcm._keys import annotate_keys
+from sclcm.data.matrix import check_adata
 from sclcm.get._slots import find_slot
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = N
     KeyError
         There are no such labels; the message lists the columns that exist.
     """
+    check_adata(adata)
     keys = annotate_keys(model, key)
     columns = {"label": keys.label, "score": keys.score, "ontology_term_id": keys.ontology}
     find_slot(adata.obs, keys.label, where="`adata.obs`", remedy="`sclcm.tl.annotate`")

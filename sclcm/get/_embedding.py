@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sclcm._keys import embed_keys
+from sclcm.data.matrix import check_adata
 from sclcm.get._slots import find_slot
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def embedding(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = No
     KeyError
         There is no such embedding; the message lists those that exist.
     """
+    check_adata(adata)
     slot = embed_keys(model, key).obsm
     values = find_slot(adata.obsm, slot, where="`adata.obsm`", remedy="`sclcm.tl.embed`")
     return pd.DataFrame(np.array(values), index=adata.obs_names.copy())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sclcm._keys import gene_embed_keys
+from sclcm.data.matrix import check_adata
 from sclcm.get._slots import find_slot
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def gene_embedding(
     KeyError
         There are no such vectors; the message lists those that exist.
     """
+    check_adata(adata)
     slot = gene_embed_keys(model, key).varm
     values = find_slot(adata.varm, slot, where="`adata.varm`", remedy="`sclcm.tl.embed_genes`")
     frame = pd.DataFrame(np.array(values), index=adata.var_names.copy())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sclcm._keys import annotate_keys, umap_keys
+from sclcm.data.matrix import check_adata
 from sclcm.pl._panels import fit_panels, new_panels
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def umap(
     -------
     The axes, one per colour. As in scanpy, the colours of categories are kept in `adata.uns['<color>_colors']`.
     """
+    check_adata(adata)
     basis = _layout_key(adata, key)
     colors = _colors(adata, key, color)
     titles = [title] if isinstance(title, str) else list(title or [name or "" for name in colors])
@@ -100,7 +102,7 @@ def _colors(adata: AnnData, key: str, color: str | Sequence[str] | None) -> list
     if color is None:
         keys = annotate_keys(key.removeprefix("X_"))
         return [name for name in (keys.label, keys.score) if name in adata.obs] or [None]
-    return [color] if isinstance(color, str) else list(color)
+    return [color] if isinstance(color, str) else list(color) or [None]
 
 
 def _point_size(n_cells: int) -> float:

@@ -17,6 +17,7 @@ from anndata.utils import make_index_unique
 from scipy import sparse
 
 from sclcm._compat import package_version
+from sclcm.data.matrix import check_adata
 from sclcm.genes.names import HOWS, beaten_aliases, guess_id_type, is_renamed, resolve, string_array
 from sclcm.genes.table import Species, load_table
 
@@ -188,6 +189,7 @@ class _Plan:
 
 
 def _check_arguments(adata: AnnData, *, to: str, unmapped: str, layers: Sequence[str] | None) -> None:
+    check_adata(adata)
     if to not in ("ensembl", "symbol"):
         msg = f"`to` is {to!r}; expected 'ensembl' or 'symbol'"
         raise ValueError(msg)

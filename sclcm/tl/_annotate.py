@@ -88,6 +88,7 @@ def annotate(
     check_batch_size(batch_size)
     pretrained = load(model, device=device, dtype=dtype)
     prototypes, bound = _choose(pretrained, labels, min_score)
+    keys = annotate_keys(pretrained.name, key_added)
     if use_rep is None:
         data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
         cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=batch_size)
@@ -95,7 +96,6 @@ def annotate(
     else:
         cells, facts = _embedded(adata, use_rep, pretrained=pretrained, recipe=prototypes.recipe), {"use_rep": use_rep}
     label, ontology, score = prototypes.assign(cells, bound)
-    keys = annotate_keys(pretrained.name, key_added)
     compared = sorted(set(prototypes.labels))
     params = {**provenance(pretrained), "labels": compared, "min_score": bound, **facts}
 
@@ -133,9 +133,12 @@ def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: flo
     if isinstance(labels, str):
         msg = f"`labels` is the text {labels!r}; expected a list of labels."
         raise TypeError(msg)
+    if labels is not None and not len(labels):
+        msg = "`labels` is empty; name the labels to choose from, or pass None for all of them."
+        raise ValueError(msg)
     chosen = pretrained.prototypes if labels is None else pretrained.prototypes.restricted(labels)
     bound = chosen.min_score if min_score is None else min_score
-    if not 0 <= bound <= 1:
+    if not isinstance(bound, int | float | np.number) or not 0 <= bound <= 1:
         msg = f"`min_score` is {bound!r}; expected a share between 0 and 1."
         raise ValueError(msg)
     return chosen, float(bound)

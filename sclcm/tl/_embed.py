@@ -79,13 +79,13 @@ def embed(
     check_copy(adata, copy=copy)
     pretrained = load(model, device=device, dtype=dtype)
     chosen = pretrained.recipe(recipe)
+    keys = embed_keys(pretrained.name, key_added)
     if batch_key is not None:
         msg = f"`batch_key` is {batch_key!r}, but {pretrained.name!r} embeds each cell on its own; leave it out."
         raise ValueError(msg)
     check_batch_size(batch_size)
     data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
     vectors = embed_cells(data, pretrained, chosen, batch_size=batch_size)
-    keys = embed_keys(pretrained.name, key_added)
     params = {
         **provenance(pretrained),
         "recipe": recipe if isinstance(recipe, str) else str(recipe),
@@ -121,6 +121,8 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
 
 def check_batch_size(batch_size: int | None) -> None:
     """Refuse a batch size that is no positive integer."""
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is None:
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         msg = f"`batch_size` is {batch_size!r}; expected a number of cells, 1 or more, or None."
         raise ValueError(msg)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from anndata import AnnData
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import gene_embed_keys
@@ -18,6 +17,8 @@ from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from anndata import AnnData
 
     from sclcm.genes.align import GeneAlignment
     from sclcm.models._pretrained import Pretrained
@@ -71,13 +72,13 @@ def embed_genes(
         raise ValueError(msg)
     check_batch_size(batch_size)
     pretrained = load(model, device=device, dtype=dtype)
+    keys = gene_embed_keys(pretrained.name, key_added)
     if how == "vocabulary":
         vectors, facts = _table(adata, pretrained, gene_key)
     else:
         vectors, facts = _means(
             adata, pretrained, model_layer=model_layer, layer=layer, gene_key=gene_key, batch_size=batch_size
         )
-    keys = gene_embed_keys(pretrained.name, key_added)
     params = {**provenance(pretrained), "how": how, **facts}
 
     def change(target: AnnData) -> None:
@@ -89,9 +90,6 @@ def embed_genes(
 
 def _table(adata: AnnData, pretrained: Pretrained, gene_key: str | None) -> tuple[np.ndarray, dict[str, object]]:
     """Return the table's vectors in the order of var; no matrix is read."""
-    if not isinstance(adata, AnnData):
-        msg = f"`adata` is a {type(adata).__name__}; expected an AnnData, as `anndata.read_h5ad` returns it."
-        raise TypeError(msg)
     vocabulary = pretrained.vocabulary
     alignment, key = choose_gene_names(adata.var, vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns)
     names = adata.var.index if key == "var_names" else adata.var[key]

@@ -6,9 +6,11 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sclcm._compat import recorded_versions
 from sclcm._keys import UmapKeys, umap_keys
+from sclcm.tl._write import check_copy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,13 +70,11 @@ def umap(
     `adata.uns['<base>_neighbors' | '<key_added>_neighbors']` : dict
         What scanpy records about the graph.
     """
+    check_copy(adata, copy=copy)
     embedding = _finite_embedding(adata, key)
-    if copy:
-        if adata.isbacked:
-            msg = "`copy=True` cannot copy a backed AnnData; pass `adata.to_memory()` or use `copy=False`."
-            raise ValueError(msg)
-        adata = adata.copy()
     keys = umap_keys(key, key_added)
+    if copy:
+        adata = adata.copy()
     n_neighbors = min(n_neighbors, adata.n_obs - 1)
     params = {
         "key": key,
@@ -98,7 +98,7 @@ def _finite_embedding(adata: AnnData, key: str) -> np.ndarray:
             f"`.obsm` holds no {key!r}, only {sorted(adata.obsm)}. Call `sclcm.tl.embed(adata)`, or pass another `key`."
         )
         raise KeyError(msg)
-    embedding = np.asarray(adata.obsm[key])
+    embedding = adata.obsm[key].toarray() if issparse(adata.obsm[key]) else np.asarray(adata.obsm[key])
     if adata.n_obs < _FEWEST_CELLS:
         msg = f"a UMAP needs at least {_FEWEST_CELLS} cells, `adata` has {adata.n_obs}."
         raise ValueError(msg)

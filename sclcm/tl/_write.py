@@ -6,17 +6,22 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from anndata import AnnData, ImplicitModificationWarning
+from anndata import ImplicitModificationWarning
+
+from sclcm.data.matrix import check_adata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from anndata import AnnData
 
     from sclcm.models._pretrained import Pretrained
 
 
 def check_copy(adata: AnnData, *, copy: bool) -> None:
-    """Refuse what anndata could not be written to, before anything is computed: a copy or a view of a backed object."""
-    if not isinstance(adata, AnnData) or not adata.isbacked:
+    """Refuse what could not be written to, before anything is computed: no AnnData, a copy or view of a backed one."""
+    check_adata(adata)
+    if not adata.isbacked:
         return
     if adata.is_view:
         msg = (

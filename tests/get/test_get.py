@@ -86,3 +86,9 @@ def test_missing_slot_names_those_that_exist_and_the_call(adata, function, slot,
 def test_slots_are_found_for_names_with_dots_and_hyphens(adata):
     adata.obsm["X_geneformer_v2_104m"] = np.zeros((3, 2))
     assert get.embedding(adata, "geneformer.v2-104m").shape == (3, 2)
+
+
+def test_what_is_no_anndata_is_refused():
+    for function in (get.embedding, get.gene_embedding, get.annotation):
+        with pytest.raises(TypeError, match="`adata` is a dict; expected an AnnData"):
+            function({})

@@ -114,3 +114,10 @@ def test_titles_have_to_match_the_panels(adata):
 def test_missing_layout_is_an_error_that_says_what_to_call(adata):
     with pytest.raises(KeyError, match=r"no 'X_umap_scgpt'.*sclcm\.tl\.umap\(adata, 'X_scgpt'\)"):
         umap(adata, "X_scgpt")
+
+
+def test_what_is_no_anndata_is_refused_and_no_colour_is_grey():
+    with pytest.raises(TypeError, match="`adata` is a NoneType; expected an AnnData"):
+        umap(None)
+    adata = ad.AnnData(np.ones((5, 1)), obsm={"X_umap": np.eye(5, 2)})
+    assert len(umap(adata, "X_umap", color=[])) == 1

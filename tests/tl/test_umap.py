@@ -90,3 +90,12 @@ def test_embedding_that_is_not_finite_is_refused_and_nothing_is_written(adata):
     with pytest.raises(ValueError, match=r"not finite for 1 of 30 cells, first '7'"):
         umap(adata)
     assert list(adata.obsm) == ["X_sclcm_mini"]
+
+
+def test_what_is_no_anndata_and_views_of_files_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="`adata` is a list; expected an AnnData"):
+        umap([])
+    adata = ad.AnnData(np.ones((6, 2), dtype=np.float32), obsm={"X_a": np.eye(6, 3, dtype=np.float32)})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="a view of a backed AnnData"):
+        umap(ad.read_h5ad(tmp_path / "a.h5ad", backed="r")[:5], "X_a")
