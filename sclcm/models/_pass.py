@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from sclcm._settings import settings
 from sclcm._sizes import as_int
+from sclcm.data.counts import inspect_matrix
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.stream import iter_chunks
@@ -136,6 +138,8 @@ def open_input(
         Whether a low overlap with the vocabulary is an error.
     """
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
+    if check_overlap:
+        _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
         source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns
     )
@@ -155,6 +159,16 @@ def open_input(
         key,
     )
     return Input(source=source, alignment=alignment, gene_key=key, obs=adata.obs)
+
+
+def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:
+    """Integers may still be no single cells; other matrices are refused when they are read."""
+    if inspect_matrix(source, n_rows=256).kind == "bulk":
+        msg = (
+            f"{source.name} holds bulk samples by its totals (see `sclcm.pp.check_counts`); {pretrained.name!r} was "
+            "trained on single cells, so its vectors of them mean little."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
 
 
 def one_pass(

@@ -7,6 +7,11 @@ import pytest
 
 import sclcm
 
+LINEAGES = (
+    ("CD19+ B", "B cell|B lineage|antibody secreting|plasma"),
+    ("CD14+ Monocyte", "onocyte|myeloid|phagocyte|macrophage"),
+)
+
 
 @pytest.fixture(scope="module")
 def cells():
@@ -36,7 +41,7 @@ def test_b_cells_monocytes_and_killers_are_told_apart():
     sclcm.tl.annotate(adata, dtype="float32")
     found = sclcm.get.annotation(adata)
     assert set(found.columns) == {"label", "score", "ontology_term_id"}
-    for author, word in (("CD19+ B", "B cell"), ("CD14+ Monocyte", "onocyte|myeloid|phagocyte|macrophage")):
+    for author, word in LINEAGES:
         labels = found["label"][adata.obs["bulk_labels"] == author].astype(str)
         assert labels.str.contains(word).mean() > 0.5, author
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sclcm._settings import settings as sclcm_settings
-from sclcm.models import _pass
+from sclcm.models import _pass, load
 from sclcm.nn.configs import FirstToken
 from sclcm.tl import embed
 from sclcm.zoo._spec import Recipe
@@ -517,3 +517,12 @@ def test_exhausted_memory_for_a_single_cell_is_an_error(adata, v1, monkeypatch, 
 
     monkeypatch.setattr(v1.lcm, "forward", full)
     fails_untouched(adata, torch.OutOfMemoryError, "", v1)
+
+
+def test_bulk_samples_are_embedded_with_a_warning():
+    random = np.random.default_rng(0)
+    genes = load("sclcm-mini").vocabulary.features[:3000]
+    bulk = anndata.AnnData(random.poisson(random.lognormal(9, 1.0, 3000), (6, 3000)).astype(np.float32))
+    bulk.var_names = genes
+    with pytest.warns(UserWarning, match="holds bulk samples by its totals"):
+        embed(bulk)
