@@ -135,7 +135,7 @@ class Archive:
             entries[entry.name] = entry
         if len(entries) != count:
             self.damaged(f"it announces {count:,} entries and lists {len(entries):,}")
-        self._check_overlap(entries, start)
+        self._check_fit(entries, start)
         return entries
 
     def _find_directory(self) -> tuple[int, int, int]:
@@ -192,7 +192,7 @@ class Archive:
             self.unsafe(f"holds an entry named `{shorten(name)}`, which points outside the archive")
         return name
 
-    def _check_overlap(self, entries: dict[str, Entry], directory: int) -> None:
+    def _check_fit(self, entries: dict[str, Entry], directory: int) -> None:
         last = 0
         for entry in sorted(entries.values(), key=lambda entry: entry.header):
             if entry.header < last or entry.header + 30 + entry.packed > directory:

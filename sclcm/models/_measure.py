@@ -97,7 +97,7 @@ class Measurement:
     @cached_property
     def input(self) -> Input:
         """The input, aligned to the vocabulary."""
-        return open_input(self.adata, self.pretrained, check_overlap=False)
+        return open_input(self.adata, self.pretrained, check_fit=False)
 
     @cached_property
     def chunk(self) -> CellChunk:

@@ -119,9 +119,9 @@ def open_input(
     layer: str | None = None,
     use_raw: bool = False,
     gene_key: str | None = None,
-    check_overlap: bool = True,
+    check_fit: bool = True,
 ) -> Input:
-    """Choose the matrix and align its genes; nothing of the matrix is read yet.
+    """Choose the matrix and align its genes; of the matrix, a sample of rows is looked at.
 
     Parameters
     ----------
@@ -134,16 +134,16 @@ def open_input(
         Which matrix.
     gene_key
         Column of var with gene names, or `None` to find it.
-    check_overlap
-        Whether a low overlap with the vocabulary is an error.
+    check_fit
+        Whether too few known genes are an error, and bulk samples a warning.
     """
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
-    if check_overlap:
+    if check_fit:
         _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
         source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns
     )
-    if check_overlap:
+    if check_fit:
         require_overlap(
             alignment,
             model=pretrained.name,
