@@ -164,6 +164,28 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubFiles:
+    """Files that the authors themselves publish on the model hub.
+
+    Parameters
+    ----------
+    repository
+        `owner/name`.
+    revision
+        The commit, 40 hexadecimal digits; never a branch or a tag, since they move.
+    files
+        Path in the repository -> sha256 of the file, or `None` where nobody has published it.
+    n_bytes
+        Size of the weights file, or `None` where it is not known.
+    """
+
+    repository: str
+    revision: str
+    files: Mapping[str, str | None]
+    n_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """One set of published weights.
 
@@ -176,7 +198,9 @@ class Checkpoint:
     source
         Where the authors publish them, in words that a person can follow.
     files
-        What has to be fetched.
+        What the user has to get there, because it cannot be fetched; the names decide, folders do not matter.
+    hub
+        What is fetched from the model hub.
     bundled
         Folder inside the package's `weights`, for weights that come with the package.
     """
@@ -185,6 +209,7 @@ class Checkpoint:
     license: str
     source: str = ""
     files: tuple[str, ...] = ()
+    hub: HubFiles | None = None
     bundled: str | None = None
 
 
