@@ -28,9 +28,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Count:
-    """How many tensors match a pattern, `{}` standing for a number: the depth of a stack."""
+    """How many tensors match a pattern, `{}` standing for a number: the depth of a stack, `per` of them each."""
 
     pattern: str
+    per: int = 1
+
+
+@dataclass(frozen=True)
+class Present:
+    """Whether the checkpoint holds a tensor, such as a bias."""
+
+    tensor: str
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,11 @@ class Given:
     name: str
 
 
-Rule: TypeAlias = Config | Shape | Count | Given
+Rule: TypeAlias = Config | Shape | Count | Present | Given
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
+Flag: TypeAlias = bool | Rule
 
 
 def template_regex(pattern: str) -> re.Pattern[str]:
@@ -66,14 +75,23 @@ class ReleaseFacts:
                 return self._config(key)
             case Shape(tensor, axis):
                 return self._shape(tensor, axis)
-            case Count(pattern):
-                regex = template_regex(pattern)
-                return sum(regex.fullmatch(name) is not None for name in self.shapes)
+            case Count(pattern, per):
+                return self._count(pattern, per)
+            case Present(tensor):
+                return tensor in self.shapes
             case Given(name):
                 if name not in self.given:
                     msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
                     raise ValueError(msg)
                 return self.given[name]
+
+    def _count(self, pattern: str, per: int) -> int:
+        regex = template_regex(pattern)
+        found = sum(regex.fullmatch(name) is not None for name in self.shapes)
+        if found % per:
+            msg = f"The release has {found} tensors {pattern!r}, expected a multiple of {per}; it may be incomplete."
+            raise ValueError(msg)
+        return found // per
 
     def _config(self, key: str) -> Any:
         if key in self.given:
@@ -99,7 +117,7 @@ class ReleaseFacts:
 
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
-    if isinstance(declaration, (Config, Shape, Count, Given)):
+    if isinstance(declaration, (Config, Shape, Count, Present, Given)):
         return facts.value(declaration)
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
         changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}

@@ -36,7 +36,10 @@ ROWS = (
 )
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
 
-ZOO_READS = ("sclcm.nn.configs", "sclcm.checkpoints.keymap", "sclcm.encoding", "sclcm.genes", "sclcm.zoo")
+ZOO_READS = (
+    *("sclcm.nn.configs", "sclcm.nn.readouts", "sclcm.checkpoints.keymap"),
+    *("sclcm.encoding", "sclcm.genes", "sclcm.zoo"),
+)
 ANNDATA_UNITS = {"data", "models", "pp", "tl", "pl", "get", "datasets", "cli"}
 TORCH_UNITS = {"nn", "checkpoints", "engine", "models"}
 FINE_TUNING = {f"sclcm.models.{name}" for name in ("_base", "_classifier", "_integration", "_perturbation")}
@@ -166,7 +169,7 @@ def torch_out_of_place(sources: list[Source]) -> list[str]:
     found = []
     for s in sources:
         for item in _reading(s, "torch", "safetensors.torch"):
-            if s.unit not in TORCH_UNITS or s.module == "sclcm.nn.configs":
+            if s.unit not in TORCH_UNITS or s.module in {"sclcm.nn.configs", "sclcm.nn.readouts"}:
                 found.append(s.at(item.line, "torch has no business here"))
             elif item.early and s.unit == "checkpoints":
                 found.append(s.at(item.line, "torch is imported early; import it inside the function"))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from sclcm.nn.lcm import LCM, TokenTensors
 from sclcm.nn.pooling import pool
+from sclcm.nn.tokens import TokenTensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sclcm.encoding.batches import TokenBatch
-    from sclcm.nn.configs import Pooling
+    from sclcm.nn.lcm import LCM
+    from sclcm.nn.readouts import Pooling
 
 logger = logging.getLogger("sclcm")
 
@@ -81,7 +82,7 @@ class CellVectors:
 
     def update(self, step: Step) -> None:
         """Pool the cells of a batch into their rows."""
-        cells_bd = pool(self.pooling, step.x_bld, step.tokens.gene_mask_bl, step.tokens.value_bl)
+        cells_bd = pool(self.pooling, step.x_bld, step.tokens)
         if self.head is not None:
             cells_bd = step.lcm.heads[self.head](cells_bd.to(step.x_bld.dtype)).float()
         if self.l2_normalize:

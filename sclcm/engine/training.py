@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from sclcm.checkpoints.readers import read_torch
-from sclcm.nn.lcm import LCM, TokenTensors
 from sclcm.nn.pooling import pool
+from sclcm.nn.tokens import TokenTensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sclcm.nn.configs import Pooling
+    from sclcm.nn.lcm import LCM
+    from sclcm.nn.readouts import Pooling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +135,7 @@ class Pretraining(lightning.LightningModule):
     def cells(self, tokens: TokenTensors) -> Tensor:
         """Return cell vectors, shape `(cells, width)`."""
         x_bld = self.lcm(tokens, n_blocks=self.n_blocks)
-        cells_bd = pool(self.pooling, x_bld, tokens.gene_mask_bl, tokens.value_bl)
+        cells_bd = pool(self.pooling, x_bld, tokens)
         return cells_bd if self.head is None else self.lcm.heads[self.head](cells_bd)
 
     def transfer_batch_to_device(

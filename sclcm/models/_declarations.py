@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sclcm.encoding import normalize, select, sentences
-from sclcm.nn import configs
+from sclcm.nn import configs, readouts
 from sclcm.zoo import _spec
 
-_MODULES = (configs, normalize, select, sentences, _spec)
+_MODULES = (configs, readouts, normalize, select, sentences, _spec)
 
 
 def _types() -> dict[str, type]:

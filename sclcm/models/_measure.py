@@ -17,14 +17,14 @@ from sclcm.models._pass import Input, open_input
 from sclcm.reference import _probes as probes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from anndata import AnnData
 
     from sclcm.encoding.chunks import CellChunk
     from sclcm.models._pretrained import Pretrained
-    from sclcm.nn.lcm import TokenTensors
+    from sclcm.nn.tokens import TokenTensors
 
 NO_LIMIT = 2**31 - 1
 
@@ -91,6 +91,8 @@ class Measurement:
                 return self._checked_rows(name)
             case probes.MaskDraw():
                 return self._checked_mask(name)
+        if type(probe) in MEASURES:
+            return MEASURES[type(probe)](self, probe, name)
         msg = f"The probe {probe!r} cannot be measured."
         raise TypeError(msg)
 
@@ -226,3 +228,7 @@ class Measurement:
             )
             raise ValueError(msg)
         return mask
+
+
+MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {}
+"""What computes the arrays of further probes, by the type of the probe."""

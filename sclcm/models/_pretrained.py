@@ -21,8 +21,8 @@ from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._declarations import from_json, to_json
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.models._prototypes import Prototypes
-from sclcm.nn.configs import Concatenated, LinearHead
 from sclcm.nn.lcm import LCM
+from sclcm.nn.readouts import Concatenated, LinearHead
 from sclcm.zoo._spec import Recipe
 
 if TYPE_CHECKING:

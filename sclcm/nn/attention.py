@@ -31,8 +31,9 @@ class SoftmaxAttention(nn.Module):
             msg = f"{self.n_heads} heads do not divide a width of {d_model}."
             raise ValueError(msg)
         self.causal = config.causal
-        self.qkv = Linear(d_model, 3 * d_model)
-        self.out = Linear(d_model, d_model)
+        self.projects_targets = config.projects_targets
+        self.qkv = Linear(d_model, 3 * d_model, bias=bool(config.bias))
+        self.out = Linear(d_model, d_model, bias=bool(config.bias))
 
     def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Mix token vectors.
@@ -52,10 +53,42 @@ class SoftmaxAttention(nn.Module):
         mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
         return self.out(mixed_bhlk.transpose(1, 2).flatten(2))
 
+    def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mix token vectors in two groups: visible tokens see each other, each target sees them and itself.
+
+        Parameters
+        ----------
+        x_bld
+            Vectors of the visible tokens, shape `(cells, tokens, width)`.
+        target_bmd
+            Vectors of the tokens whose value is to be generated, shape `(cells, targets, width)`.
+        mask_bl
+            Which visible tokens are real, shape `(cells, tokens)`, or `None` if all are.
+
+        Returns
+        -------
+        Both groups, shapes as given.
+        """
+        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
+        q_bhmk, own_k_bhmk, own_v_bhmk = self._project(target_bmd)
+        scores_bhml = q_bhmk @ k_bhlk.transpose(-1, -2)
+        if mask_bl is not None:
+            scores_bhml = scores_bhml.masked_fill(~mask_bl[:, None, None], float("-inf"))
+        own_bhm1 = (q_bhmk * own_k_bhmk).sum(-1, keepdim=True)
+        weights = torch.softmax(torch.cat([scores_bhml, own_bhm1], dim=-1) * q_bhmk.shape[-1] ** -0.5, dim=-1)
+        target_bhmk = weights[..., :-1] @ v_bhlk + weights[..., -1:] * own_v_bhmk
+        out_bmd = target_bhmk.transpose(1, 2).flatten(2)
+        return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), self.out(out_bmd) if self.projects_targets else out_bmd
+
+    def scores(self, x_bld: Tensor) -> Tensor:
+        """Return the products of queries and keys, neither scaled nor masked, shape `(cells, heads, queries, keys)`."""
+        q_bhlk, k_bhlk, _ = self._project(x_bld)
+        return q_bhlk @ k_bhlk.transpose(-1, -2)
+
     def weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the attention weights themselves, shape `(cells, heads, queries, keys)`; rows sum to one."""
-        q_bhlk, k_bhlk, _ = self._project(x_bld)
-        scores = (q_bhlk @ k_bhlk.transpose(-1, -2)) * q_bhlk.shape[-1] ** -0.5
+        scores = self.scores(x_bld) * (x_bld.shape[-1] // self.n_heads) ** -0.5
         allowed = allowed_keys(mask_bl, x_bld.shape[1], causal=self.causal, device=x_bld.device)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, float("-inf"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
@@ -28,15 +28,28 @@ class Block(nn.Module):
 
     def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Transform token vectors; shapes `(cells, tokens, width)` in and out."""
+        return self._finish(x_bld, self.attn(self.attended(x_bld), mask_bl))
+
+    def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Transform visible tokens and those to be generated, shapes as given."""
+        mixed = self.attn.with_targets(self.attended(x_bld), self.attended(target_bmd), mask_bl)
+        return self._finish(x_bld, mixed[0]), self._finish(target_bmd, mixed[1])
+
+    def attended(self, x_bld: Tensor) -> Tensor:
+        """Return what the attention of this block is given, for the block's input."""
+        return self.norm1(x_bld) if self.is_pre_norm else x_bld
+
+    def _finish(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
+        """Add what the attention gave, then the feed-forward."""
         if self.is_pre_norm:
-            x_bld = x_bld + self.dropout(self.attn(self.norm1(x_bld), mask_bl))
+            x_bld = x_bld + self.dropout(mixed_bld)
             return x_bld + self.dropout(self.ff(self.norm2(x_bld)))
-        x_bld = self.norm1(x_bld + self.dropout(self.attn(x_bld, mask_bl)))
+        x_bld = self.norm1(x_bld + self.dropout(mixed_bld))
         return self.norm2(x_bld + self.dropout(self.ff(x_bld)))
 
     def attention_weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the weights of this block's attention, shape `(cells, heads, queries, keys)`, for its input."""
-        return self.attn.weights(self.norm1(x_bld) if self.is_pre_norm else x_bld, mask_bl)
+        return self.attn.weights(self.attended(x_bld), mask_bl)
 
 
 class Backbone(nn.Module):
@@ -66,4 +79,27 @@ class Backbone(nn.Module):
         depth = len(self.blocks) if n_blocks is None else n_blocks
         for block in self.blocks[:depth]:
             x_bld = block(x_bld, mask_bl)
-        return self.norm(x_bld) if self.norm is not None and depth == len(self.blocks) else x_bld
+        return self._normalize(x_bld) if depth == len(self.blocks) else x_bld
+
+    def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Transform visible tokens and those whose value is to be generated.
+
+        Parameters
+        ----------
+        x_bld
+            Vectors of the visible tokens, shape `(cells, tokens, width)`.
+        target_bmd
+            Vectors of the others, shape `(cells, targets, width)`: each sees the visible tokens and itself.
+        mask_bl
+            Which visible tokens are real, shape `(cells, tokens)`, or `None` if all are.
+
+        Returns
+        -------
+        Both groups, shapes as given.
+        """
+        for block in self.blocks:
+            x_bld, target_bmd = cast("Block", block).with_targets(x_bld, target_bmd, mask_bl)
+        return self._normalize(x_bld), self._normalize(target_bmd)
+
+    def _normalize(self, x_bld: Tensor) -> Tensor:
+        return x_bld if self.norm is None else self.norm(x_bld)

@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sclcm._sizes import Number, Size, Text
+    from sclcm._sizes import Flag, Number, Size, Text
+    from sclcm.nn.readouts import HeadConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm:
+    """Normalisation of each token vector, with scale and shift.
+
+    Parameters
+    ----------
+    eps
+        Added to the variance.
+    bias
+        Whether it shifts.
+    """
+
+    eps: Number = 1e-5
+    bias: Flag = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm:
+    """Normalisation of each channel by running statistics of the training corpus, with scale and shift.
+
+    Parameters
+    ----------
+    eps
+        Added to the variance.
+    """
+
+    eps: Number = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainNorm:
+    """Normalisation of each channel by running statistics of the batch that a cell is of, without scale and shift.
+
+    Parameters
+    ----------
+    n_domains
+        Number of batches.
+    eps
+        Added to the variance.
+    """
+
+    n_domains: Size
+    eps: Number = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +65,12 @@ class TableEncoder:
     ----------
     n_tokens
         Rows of the table, special tokens included.
+    norm
+        Normalisation of its vectors, or `None`.
     """
 
     n_tokens: Size
+    norm: LayerNorm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +83,61 @@ class ScalarMLP:
         Width of the hidden layer.
     activation
         Name of the non-linearity.
+    largest
+        Values above it count as it; `None` leaves them.
+    norm
+        Normalisation of its vectors, or `None`.
     """
 
     d_hidden: Size
     activation: Text = "relu"
+    largest: Number | None = None
+    norm: LayerNorm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueTable:
+    """Value encoder: one learned vector for each whole value, such as a bin.
+
+    Parameters
+    ----------
+    n_values
+        Rows of the table; values run from zero.
+    norm
+        Normalisation of its vectors, or `None`.
+    """
+
+    n_values: Size
+    norm: LayerNorm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleTable:
+    """A vector for tokens whose value is to be generated, added to those of the gene in place of a value.
+
+    Parameters
+    ----------
+    n_roles
+        Rows of the stored table; the second is that of the tokens to be generated.
+    """
+
+    n_roles: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionTable:
+    """One learned vector for each condition of a cell, such as its batch; heads that ask for it read it.
+
+    Parameters
+    ----------
+    n_conditions
+        Rows of the table.
+    norm
+        Normalisation of its vectors, or `None`.
+    """
+
+    n_conditions: Size
+    norm: LayerNorm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +176,6 @@ class ConstantSegment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNorm:
-    """Normalisation of each token vector, with scale and shift.
-
-    Parameters
-    ----------
-    eps
-        Added to the variance.
-    """
-
-    eps: Number = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
 class SoftmaxAttention:
     """Multi-head attention, scaled by one over the square root of the head width.
 
@@ -98,10 +185,16 @@ class SoftmaxAttention:
         Heads; they divide the width of the model.
     causal
         Whether a token sees only itself and those before it.
+    bias
+        Whether its linear layers add a bias.
+    projects_targets
+        Whether the output projection applies to tokens that are to be generated, too.
     """
 
     n_heads: Size
     causal: bool = False
+    bias: Flag = True
+    projects_targets: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +207,13 @@ class FeedForward:
         Width between the layers.
     activation
         Name of the non-linearity.
+    bias
+        Whether the linear layers add a bias.
     """
 
     d_hidden: Size
     activation: Text = "gelu"
+    bias: Flag = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,70 +247,6 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TiedTokenHead:
-    """Token head: linear layer, non-linearity, norm, then the gene table as output layer, with a bias.
-
-    Parameters
-    ----------
-    activation
-        Name of the non-linearity.
-    layer_norm
-        Its normalisation.
-    """
-
-    activation: Text
-    layer_norm: LayerNorm
-
-
-@dataclass(frozen=True, kw_only=True)
-class PooledClassHead:
-    """Class head on the first token: linear layer, tanh, linear layer.
-
-    Parameters
-    ----------
-    n_classes
-        Number of classes.
-    """
-
-    n_classes: Size
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenClassHead:
-    """Class head on every token: one linear layer.
-
-    Parameters
-    ----------
-    n_classes
-        Number of classes.
-    """
-
-    n_classes: Size
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearHead:
-    """One linear layer on whatever it is given: a projection of cells, or one number for each token.
-
-    Parameters
-    ----------
-    d_in
-        Width of the input.
-    d_out
-        Width of the output.
-    bias
-        Whether it adds a bias.
-    """
-
-    d_in: Size
-    d_out: Size
-    bias: bool = True
-
-
-HeadConfig: TypeAlias = TiedTokenHead | PooledClassHead | TokenClassHead | LinearHead
-
-
-@dataclass(frozen=True, kw_only=True)
 class LCMConfig:
     """A large cellular model: encoders whose vectors are summed, a backbone, and heads.
 
@@ -230,6 +262,10 @@ class LCMConfig:
         Place in the sentence -> vector, or `None` where order does not matter.
     segment
         A constant vector added to every token, or `None`.
+    role
+        A vector for tokens whose value is to be generated, or `None`.
+    condition
+        Condition of a cell -> vector, or `None`.
     embedding_norm
         Normalisation of the sum, or `None`.
     backbone
@@ -240,40 +276,11 @@ class LCMConfig:
 
     d_model: Size
     gene: TableEncoder
-    value: ScalarMLP | ScaledGene | None = None
+    value: ScalarMLP | ScaledGene | ValueTable | None = None
     position: LearnedPositions | None = None
     segment: ConstantSegment | None = None
-    embedding_norm: LayerNorm | None = None
+    role: RoleTable | None = None
+    condition: ConditionTable | None = None
+    embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None
     backbone: BackboneConfig
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanPooling:
-    """Average of the gene tokens; special tokens do not count."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstToken:
-    """The first token of the sentence, such as `<cls>`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValueWeightedMean:
-    """Average of the gene tokens, each weighted by its value, over the sum of the absolute values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Concatenated:
-    """Several poolings side by side.
-
-    Parameters
-    ----------
-    parts
-        The poolings, in order.
-    """
-
-    parts: tuple[MeanPooling | FirstToken | ValueWeightedMean, ...]
-
-
-Pooling: TypeAlias = MeanPooling | FirstToken | ValueWeightedMean | Concatenated

@@ -1,6 +1,8 @@
-"""Encoders at the entrance: genes, values and positions become token vectors."""
+"""Encoders at the entrance: genes, values, positions and conditions become token vectors."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,26 @@ from torch import Tensor, nn
 from sclcm._sizes import as_int
 from sclcm.nn import configs
 from sclcm.nn.layers import Linear, activation, layer_norm
+
+if TYPE_CHECKING:
+    from sclcm.nn.tokens import TokenTensors
+
+TARGET = 1
+"""Row of the table of roles for tokens whose value is to be generated."""
+
+
+class Table(nn.Module):
+    """A table of vectors, normalised where the model says so."""
+
+    def __init__(self, n_rows: int, d_model: int, norm: configs.LayerNorm | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(n_rows, d_model)
+        self.norm = None if norm is None else layer_norm(norm, d_model)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Look up rows of any shape; the vectors have one axis more."""
+        vectors = self.table(rows)
+        return vectors if self.norm is None else self.norm(vectors)
 
 
 class ScalarMLP(nn.Module):
@@ -18,10 +40,15 @@ class ScalarMLP(nn.Module):
         self.up = Linear(1, as_int(config.d_hidden))
         self.down = Linear(as_int(config.d_hidden), d_model)
         self.activation = activation(config.activation)
+        self.norm = None if config.norm is None else layer_norm(config.norm, d_model)
+        self.largest = None if config.largest is None else float(config.largest)  # type: ignore[arg-type]
 
     def forward(self, value_bl: Tensor) -> Tensor:
         """Turn values of shape `(cells, tokens)` into vectors of shape `(cells, tokens, width)`."""
-        return self.down(self.activation(self.up(value_bl.unsqueeze(-1))))
+        if self.largest is not None:
+            value_bl = value_bl.clamp(max=self.largest)
+        x_bld = self.down(self.activation(self.up(value_bl.unsqueeze(-1))))
+        return x_bld if self.norm is None else self.norm(x_bld)
 
 
 class ScaledGene(nn.Module):
@@ -44,6 +71,51 @@ class AddedValue(nn.Module):
         return gene_bld + self.mlp(value_bl)
 
 
+class AddedRow(nn.Module):
+    """Value encoder: the gene's vector plus the row of a table that belongs to its value."""
+
+    def __init__(self, config: configs.ValueTable, d_model: int) -> None:
+        super().__init__()
+        self.rows = Table(as_int(config.n_values), d_model, config.norm)
+
+    def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
+        """Return token vectors, shape `(cells, tokens, width)`."""
+        return gene_bld + self.rows(value_bl.long())
+
+
+class BatchNorm(nn.Module):
+    """Normalisation of each channel by running statistics."""
+
+    def __init__(self, config: configs.BatchNorm, d_model: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(d_model, eps=float(config.eps))  # type: ignore[arg-type]
+
+    def forward(self, x_bld: Tensor, condition_b: Tensor | None) -> Tensor:
+        """Normalise token vectors of shape `(cells, tokens, width)`; the condition does not matter."""
+        return self.norm(x_bld.transpose(1, 2)).transpose(1, 2)
+
+
+class DomainNorm(nn.Module):
+    """Normalisation of each channel by the running statistics of the cell's batch."""
+
+    def __init__(self, config: configs.DomainNorm, d_model: int) -> None:
+        super().__init__()
+        eps = float(config.eps)  # type: ignore[arg-type]
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(d_model, eps=eps, affine=False) for _ in range(as_int(config.n_domains))
+        )
+
+    def forward(self, x_bld: Tensor, condition_b: Tensor | None) -> Tensor:
+        """Normalise token vectors of shape `(cells, tokens, width)`, each cell by its own batch."""
+        condition_b = require_condition(condition_b)
+        out_bld = torch.empty_like(x_bld)
+        for domain, norm in enumerate(self.norms):
+            cells = condition_b == domain
+            if cells.any():
+                out_bld[cells] = norm(x_bld[cells].transpose(1, 2)).transpose(1, 2)
+        return out_bld
+
+
 class Embedder(nn.Module):
     """Sum of the vectors of gene, value, position and segment, normalised where the model says so."""
 
@@ -51,44 +123,77 @@ class Embedder(nn.Module):
         super().__init__()
         width = as_int(config.d_model)
         self.gene = nn.Embedding(as_int(config.gene.n_tokens), width)
+        self.gene_norm = None if config.gene.norm is None else layer_norm(config.gene.norm, width)
         self.value = None if config.value is None else _value_encoder(config.value, width)
         self.position = None if config.position is None else nn.Embedding(as_int(config.position.n_positions), width)
         self.segment = None if config.segment is None else nn.Embedding(as_int(config.segment.n_segments), width)
-        self.norm = None if config.embedding_norm is None else layer_norm(config.embedding_norm, width)
+        self.role = None if config.role is None else nn.Embedding(as_int(config.role.n_roles), width)
+        self.condition = None
+        if config.condition is not None:
+            self.condition = Table(as_int(config.condition.n_conditions), width, config.condition.norm)
+        self.norm = None if config.embedding_norm is None else _embedding_norm(config.embedding_norm, width)
 
-    def forward(self, token_ids_bl: Tensor, value_bl: Tensor | None, gene_mask_bl: Tensor) -> Tensor:
-        """Turn tokens into vectors.
-
-        Parameters
-        ----------
-        token_ids_bl
-            Token ids, shape `(cells, tokens)`.
-        value_bl
-            Values, shape `(cells, tokens)`; `None` for models without a value encoder.
-        gene_mask_bl
-            Which tokens are genes, neither special nor padding, shape `(cells, tokens)`.
-
-        Returns
-        -------
-        Token vectors, shape `(cells, tokens, width)`.
-        """
-        x_bld = self.gene(token_ids_bl)
+    def forward(self, tokens: TokenTensors) -> Tensor:
+        """Turn tokens into vectors, shape `(cells, tokens, width)`."""
+        x_bld = self.genes(tokens.token_ids_bl)
         if self.value is not None:
-            if value_bl is None:
+            if tokens.value_bl is None:
                 msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
                 raise ValueError(msg)
-            x_bld = self.value(x_bld, value_bl.to(x_bld.dtype), gene_mask_bl)
+            x_bld = self.value(x_bld, tokens.value_bl.to(x_bld.dtype), tokens.gene_mask_bl)
         if self.position is not None:
-            x_bld = x_bld + self.position(torch.arange(token_ids_bl.shape[1], device=token_ids_bl.device))
+            x_bld = x_bld + self.position(torch.arange(x_bld.shape[1], device=x_bld.device))
         if self.segment is not None:
             x_bld = x_bld + self.segment.weight[0]
+        return self._normalize(x_bld, tokens.condition_b)
+
+    def genes(self, token_ids: Tensor) -> Tensor:
+        """Return the vectors of genes alone; ids of any shape, vectors with one axis more."""
+        vectors = self.gene(token_ids)
+        return vectors if self.gene_norm is None else self.gene_norm(vectors)
+
+    def without_values(self, token_ids_bl: Tensor, condition_b: Tensor | None) -> Tensor:
+        """Return the vectors of tokens of which only the gene is known, shape `(cells, tokens, width)`."""
+        return self._normalize(self.genes(token_ids_bl), condition_b)
+
+    def targets(self, token_ids_bm: Tensor, condition_b: Tensor | None) -> Tensor:
+        """Return the vectors of tokens whose value is to be generated, shape `(cells, tokens, width)`."""
+        if self.role is None:
+            msg = "This model has no vector for tokens to be generated; it was not trained to generate values."
+            raise ValueError(msg)
+        return self._normalize(self.genes(token_ids_bm) + self.role.weight[TARGET], condition_b)
+
+    def _normalize(self, x_bld: Tensor, condition_b: Tensor | None) -> Tensor:
+        if isinstance(self.norm, (BatchNorm, DomainNorm)):
+            return self.norm(x_bld, condition_b)
         return x_bld if self.norm is None else self.norm(x_bld)
 
 
-def _value_encoder(config: configs.ScalarMLP | configs.ScaledGene, d_model: int) -> nn.Module:
+def require_condition(condition_b: Tensor | None) -> Tensor:
+    """Return the conditions of the cells; `ValueError` if there are none."""
+    if condition_b is None:
+        msg = "This model needs to know the batch of each cell; name the column of `.obs` as `batch_key`."
+        raise ValueError(msg)
+    return condition_b
+
+
+def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.DomainNorm, d_model: int) -> nn.Module:
+    """Build the normalisation that a configuration's type selects."""
+    match config:
+        case configs.LayerNorm():
+            return layer_norm(config, d_model)
+        case configs.BatchNorm():
+            return BatchNorm(config, d_model)
+        case configs.DomainNorm():
+            return DomainNorm(config, d_model)
+
+
+def _value_encoder(config: configs.ScalarMLP | configs.ScaledGene | configs.ValueTable, d_model: int) -> nn.Module:
     """Build the value encoder that a configuration's type selects."""
     match config:
         case configs.ScalarMLP():
             return AddedValue(config, d_model)
+        case configs.ValueTable():
+            return AddedRow(config, d_model)
         case configs.ScaledGene():
             return ScaledGene()

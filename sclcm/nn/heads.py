@@ -1,19 +1,54 @@
-"""Heads: token vectors become tokens, classes or projections."""
+"""Heads: token vectors become tokens, values, classes or projections."""
 
 from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
+from sclcm.nn import readouts
 from sclcm.nn.layers import Linear, activation, layer_norm, linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadInput:
+    """What a head may read of a batch.
+
+    Parameters
+    ----------
+    x_bld
+        Token vectors, shape `(cells, tokens, width)`.
+    cell_bd
+        Cell vectors, shape `(cells, width)`.
+    gene_bld
+        Vectors of the tokens' genes, as the gene encoder gives them, shape `(cells, tokens, width)`.
+    condition_bd
+        Vectors of the cells' conditions, shape `(cells, width)`, or `None`.
+    """
+
+    x_bld: Tensor
+    cell_bd: Tensor
+    gene_bld: Tensor
+    condition_bd: Tensor | None = None
+
+    def tokens(self) -> Tensor:
+        """Return token vectors, the condition's vector beside each."""
+        if self.condition_bd is None:
+            return self.x_bld
+        return torch.cat([self.x_bld, self.condition_bd[:, None].expand_as(self.x_bld)], dim=-1)
+
+    def cells(self) -> Tensor:
+        """Return cell vectors, the condition's vector beside each."""
+        return self.cell_bd if self.condition_bd is None else torch.cat([self.cell_bd, self.condition_bd], dim=-1)
 
 
 class TiedTokenHead(nn.Module):
     """Scores for every token of the vocabulary, by the gene table itself."""
 
-    def __init__(self, config: configs.TiedTokenHead, d_model: int, table: nn.Embedding) -> None:
+    def __init__(self, config: readouts.TiedTokenHead, d_model: int, table: nn.Embedding) -> None:
         super().__init__()
         self.dense = Linear(d_model, d_model)
         self.norm = layer_norm(config.layer_norm, d_model)
@@ -30,7 +65,7 @@ class TiedTokenHead(nn.Module):
 class PooledClassHead(nn.Module):
     """Classes of a cell from its first token."""
 
-    def __init__(self, config: configs.PooledClassHead, d_model: int) -> None:
+    def __init__(self, config: readouts.PooledClassHead, d_model: int) -> None:
         super().__init__()
         self.dense = Linear(d_model, d_model)
         self.out = Linear(d_model, as_int(config.n_classes))
@@ -43,7 +78,7 @@ class PooledClassHead(nn.Module):
 class TokenClassHead(nn.Module):
     """Classes of each token."""
 
-    def __init__(self, config: configs.TokenClassHead, d_model: int) -> None:
+    def __init__(self, config: readouts.TokenClassHead, d_model: int) -> None:
         super().__init__()
         self.out = Linear(d_model, as_int(config.n_classes))
 
@@ -55,7 +90,7 @@ class TokenClassHead(nn.Module):
 class LinearHead(nn.Module):
     """A linear projection."""
 
-    def __init__(self, config: configs.LinearHead) -> None:
+    def __init__(self, config: readouts.LinearHead) -> None:
         super().__init__()
         self.out = Linear(as_int(config.d_in), as_int(config.d_out), bias=config.bias)
 
@@ -64,14 +99,83 @@ class LinearHead(nn.Module):
         return self.out(x_nd)
 
 
-def build_head(config: configs.HeadConfig, d_model: int, table: nn.Embedding) -> nn.Module:
+class ValueHead(nn.Module):
+    """One number for each token."""
+
+    def __init__(self, config: readouts.ValueHead) -> None:
+        super().__init__()
+        n_layers, hidden = as_int(config.n_layers), as_int(config.d_hidden)
+        widths = [as_int(config.d_in), *[hidden] * (n_layers - 1), 1]
+        self.layers = nn.ModuleList(Linear(d_in, d_out) for d_in, d_out in itertools.pairwise(widths))
+        self.activation = activation(config.activation)
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Turn vectors of shape `(..., width)` into numbers of shape `(...)`."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x_nd = self.activation(layer(x_nd))
+        return last(x_nd).squeeze(-1)
+
+
+class CellGeneHead(nn.Module):
+    """One number for each gene of a cell, from the cell's vector and the gene's."""
+
+    def __init__(self, config: readouts.CellGeneHead, d_model: int) -> None:
+        super().__init__()
+        self.query = Linear(d_model, d_model)
+        self.matrix = Linear(d_model, as_int(config.d_cell), bias=config.bias)
+
+    def forward(self, gene_bld: Tensor, cell_bd: Tensor) -> Tensor:
+        """Return numbers of shape `(cells, tokens)`."""
+        query_bld = torch.sigmoid(self.query(gene_bld))
+        return (self.matrix(query_bld) @ cell_bd.unsqueeze(-1)).squeeze(-1)
+
+
+class CellClassHead(nn.Module):
+    """Classes of a cell from its vector."""
+
+    def __init__(self, config: readouts.CellClassHead, d_model: int) -> None:
+        super().__init__()
+        n_hidden = as_int(config.n_hidden)
+        self.hidden = nn.ModuleList(Linear(d_model, d_model) for _ in range(n_hidden))
+        self.norms = nn.ModuleList(layer_norm(config.layer_norm, d_model) for _ in range(n_hidden))
+        self.out = Linear(d_model, as_int(config.n_classes))
+        self.activation = activation(config.activation)
+
+    def forward(self, cell_bd: Tensor) -> Tensor:
+        """Return logits of shape `(cells, classes)` from cell vectors of shape `(cells, width)`."""
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            cell_bd = norm(self.activation(layer(cell_bd)))
+        return self.out(cell_bd)
+
+
+def read(head: nn.Module, given: HeadInput) -> Tensor:
+    """Apply a head to the part of a batch that heads of its type read."""
+    match head:
+        case CellClassHead():
+            return head(given.cell_bd)
+        case CellGeneHead():
+            return head(given.gene_bld, given.cells())
+        case ValueHead():
+            return head(given.tokens())
+        case _:
+            return head(given.x_bld)
+
+
+def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding) -> nn.Module:  # noqa: PLR0911
     """Build the head that a configuration's type selects."""
     match config:
-        case configs.TiedTokenHead():
+        case readouts.TiedTokenHead():
             return TiedTokenHead(config, d_model, table)
-        case configs.PooledClassHead():
+        case readouts.PooledClassHead():
             return PooledClassHead(config, d_model)
-        case configs.TokenClassHead():
+        case readouts.TokenClassHead():
             return TokenClassHead(config, d_model)
-        case configs.LinearHead():
+        case readouts.LinearHead():
             return LinearHead(config)
+        case readouts.ValueHead():
+            return ValueHead(config)
+        case readouts.CellGeneHead():
+            return CellGeneHead(config, d_model)
+        case readouts.CellClassHead():
+            return CellClassHead(config, d_model)

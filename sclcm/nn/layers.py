@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "leaky_relu": functional.leaky_relu,
     "silu": functional.silu,
     "tanh": torch.tanh,
 }
@@ -34,7 +36,7 @@ def activation(name: object) -> Callable[[Tensor], Tensor]:
 
 def layer_norm(config: configs.LayerNorm, width: int) -> nn.LayerNorm:
     """Build a normalisation of token vectors of this width."""
-    return nn.LayerNorm(width, eps=float(config.eps))  # type: ignore[arg-type]
+    return nn.LayerNorm(width, eps=float(config.eps), bias=bool(config.bias))  # type: ignore[arg-type]
 
 
 @cache
@@ -85,8 +87,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: configs.FeedForward, d_model: int) -> None:
         super().__init__()
-        self.up = Linear(d_model, as_int(config.d_hidden))
-        self.down = Linear(as_int(config.d_hidden), d_model)
+        self.up = Linear(d_model, as_int(config.d_hidden), bias=bool(config.bias))
+        self.down = Linear(as_int(config.d_hidden), d_model, bias=bool(config.bias))
         self.activation = activation(config.activation)
 
     def forward(self, x_bld: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -10,33 +9,12 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn.backbone import Backbone, Block
-from sclcm.nn.embedders import Embedder
-from sclcm.nn.heads import build_head
+from sclcm.nn.embedders import Embedder, require_condition
+from sclcm.nn.heads import HeadInput, build_head, read
 
 if TYPE_CHECKING:
     from sclcm.nn import configs
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenTensors:
-    """A batch of sentences on the device.
-
-    Parameters
-    ----------
-    token_ids_bl
-        Token ids, shape `(cells, tokens)`.
-    mask_bl
-        Which tokens are real, shape `(cells, tokens)`; `None` if all are.
-    gene_mask_bl
-        Which tokens are genes, neither special nor padding, shape `(cells, tokens)`.
-    value_bl
-        Values, shape `(cells, tokens)`, or `None`.
-    """
-
-    token_ids_bl: Tensor
-    mask_bl: Tensor | None
-    gene_mask_bl: Tensor
-    value_bl: Tensor | None = None
+    from sclcm.nn.tokens import TokenTensors
 
 
 class LCM(nn.Module):
@@ -60,13 +38,73 @@ class LCM(nn.Module):
 
     def forward(self, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
-        x_bld = self.embed(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl)
-        return self.backbone(x_bld, tokens.mask_bl, n_blocks)
+        return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks)
+
+    def with_targets(
+        self, tokens: TokenTensors, target_ids_bm: Tensor, cell_bd: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the vectors of visible tokens and of tokens whose value is to be generated.
+
+        Parameters
+        ----------
+        tokens
+            The visible tokens.
+        target_ids_bm
+            Token ids of the others, shape `(cells, targets)`; each sees the visible tokens and itself, so padding
+            among them harms none.
+        cell_bd
+            Cell vectors that take the place of the first visible token, shape `(cells, width)`, or `None`.
+
+        Returns
+        -------
+        Shapes `(cells, tokens, width)` and `(cells, targets, width)`.
+        """
+        x_bld = _with_first(self.embed(tokens), cell_bd)
+        return self.backbone.with_targets(x_bld, self.embed.targets(target_ids_bm, tokens.condition_b), tokens.mask_bl)
+
+    def from_cell(self, tokens: TokenTensors, cell_bd: Tensor) -> Tensor:
+        """Return token vectors when only the genes and the cell's vector are known, shape `(cells, tokens, width)`.
+
+        The cell's vector takes the place of the first token; values are not read.
+        """
+        x_bld = self.embed.without_values(tokens.token_ids_bl, tokens.condition_b)
+        return self.backbone(_with_first(x_bld, cell_bd), tokens.mask_bl)
+
+    def read(self, head: str, x_bld: Tensor, tokens: TokenTensors, cell_bd: Tensor) -> Tensor:
+        """Apply a head to token vectors, and to the cells' vectors where heads of its type read those.
+
+        Parameters
+        ----------
+        head
+            Its name.
+        x_bld
+            Token vectors, shape `(cells, tokens, width)`.
+        tokens
+            The tokens they are of.
+        cell_bd
+            Cell vectors, shape `(cells, width)`.
+
+        Returns
+        -------
+        Logits or numbers, shape `(cells, tokens)`, `(cells, classes)` or `(cells, tokens, classes)`.
+        """
+        condition_bd = None
+        if self.embed.condition is not None:
+            condition_bd = self.embed.condition(require_condition(tokens.condition_b))
+        given = HeadInput(
+            x_bld=x_bld, cell_bd=cell_bd, gene_bld=self.embed.genes(tokens.token_ids_bl), condition_bd=condition_bd
+        )
+        return read(self.heads[head], given)
 
     def attention_weights(self, tokens: TokenTensors, block: int) -> Tensor:
         """Return the attention weights of one block, counted from zero; shape `(cells, heads, queries, keys)`."""
         x_bld = self.forward(tokens, n_blocks=block)
         return cast("Block", self.backbone.blocks[block]).attention_weights(x_bld, tokens.mask_bl)
+
+
+def _with_first(x_bld: Tensor, cell_bd: Tensor | None) -> Tensor:
+    """Put cell vectors in the place of the first token."""
+    return x_bld if cell_bd is None else torch.cat([cell_bd.unsqueeze(1), x_bld[:, 1:]], dim=1)
 
 
 def _initialize(module: nn.Module) -> None:

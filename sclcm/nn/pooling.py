@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sclcm.nn import configs
+from sclcm.nn import readouts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sclcm.nn.tokens import TokenTensors
 
 
 def mean_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:
@@ -36,7 +38,12 @@ def value_weighted_mean(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Ten
     return (x_bld.float() * weight_bl1).sum(1) / weight_bl1.abs().sum(1).clamp(min=1e-3)
 
 
-def pool(config: configs.Pooling, x_bld: Tensor, gene_mask_bl: Tensor, value_bl: Tensor | None) -> Tensor:
+def value_weighted_sum(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tensor:
+    """Sum token vectors, each times its value; shape `(cells, width)`, float32."""
+    return (x_bld.float() * (value_bl.float() * mask_bl).unsqueeze(-1)).sum(1)
+
+
+def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tensor:
     """Pool token vectors as a recipe says.
 
     Parameters
@@ -45,24 +52,34 @@ def pool(config: configs.Pooling, x_bld: Tensor, gene_mask_bl: Tensor, value_bl:
         Which pooling.
     x_bld
         Token vectors, shape `(cells, tokens, width)`.
-    gene_mask_bl
-        Which tokens are genes, neither special nor padding, shape `(cells, tokens)`.
-    value_bl
-        Values of the tokens, for poolings that weigh by them.
+    tokens
+        The tokens they are of.
 
     Returns
     -------
     Cell vectors, shape `(cells, width)`, float32.
     """
     match config:
-        case configs.MeanPooling():
-            return mean_pool(x_bld, gene_mask_bl)
-        case configs.FirstToken():
+        case readouts.MeanPooling():
+            return mean_pool(x_bld, tokens.gene_mask_bl)
+        case readouts.FirstToken():
             return x_bld[:, 0].float()
-        case configs.ValueWeightedMean():
-            if value_bl is None:
-                msg = "Pooling by value needs tokens with values; this model's tokens have none."
-                raise ValueError(msg)
-            return value_weighted_mean(x_bld, value_bl, gene_mask_bl)
-        case configs.Concatenated(parts=parts):
-            return torch.cat([pool(part, x_bld, gene_mask_bl, value_bl) for part in parts], dim=-1)
+        case readouts.TokenMean():
+            return mean_pool(x_bld, _real(tokens))
+        case readouts.ValueWeightedSum():
+            return value_weighted_sum(x_bld, _values(tokens), _real(tokens))
+        case readouts.ValueWeightedMean():
+            return value_weighted_mean(x_bld, _values(tokens), tokens.gene_mask_bl)
+        case readouts.Concatenated(parts=parts):
+            return torch.cat([pool(part, x_bld, tokens) for part in parts], dim=-1)
+
+
+def _real(tokens: TokenTensors) -> Tensor:
+    return torch.ones_like(tokens.gene_mask_bl) if tokens.mask_bl is None else tokens.mask_bl
+
+
+def _values(tokens: TokenTensors) -> Tensor:
+    if tokens.value_bl is None:
+        msg = "Pooling by value needs tokens with values; this model's tokens have none."
+        raise ValueError(msg)
+    return tokens.value_bl

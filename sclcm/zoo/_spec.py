@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.checkpoints.keymap import KeyMap
-from sclcm.nn.configs import HeadConfig, LCMConfig, MeanPooling, Pooling
+from sclcm.nn.readouts import HeadConfig, MeanPooling, Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sclcm._sizes import ReleaseFacts
     from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary
+    from sclcm.nn.configs import LCMConfig
 
 
 @dataclass(frozen=True, kw_only=True)

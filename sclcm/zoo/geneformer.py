@@ -11,21 +11,18 @@ from sclcm.nn.configs import (
     BackboneConfig,
     ConstantSegment,
     FeedForward,
-    FirstToken,
     LayerNorm,
     LCMConfig,
     LearnedPositions,
-    MeanPooling,
-    PooledClassHead,
     SoftmaxAttention,
     TableEncoder,
-    TiedTokenHead,
-    TokenClassHead,
 )
+from sclcm.nn.readouts import FirstToken, MeanPooling, PooledClassHead, TiedTokenHead, TokenClassHead
 from sclcm.zoo._spec import (
     Checkpoint,
     GeneFactors,
     HasTensor,
+    HubFiles,
     LacksTensor,
     ModelSpec,
     Recipe,
@@ -39,21 +36,22 @@ TABLE = "bert.embeddings.word_embeddings.weight"
 BLOCK = "bert.encoder.layer.{}."
 SELF = BLOCK + "attention.self."
 OURS = "backbone.blocks.{}."
-HUB = "the model hub repository ctheodoris/Geneformer, folder "
-FILES_V1 = (
-    "config.json",
-    "model.safetensors",
-    "geneformer/gene_dictionaries_30m/token_dictionary_gc30M.pkl",
-    "geneformer/gene_dictionaries_30m/gene_median_dictionary_gc30M.pkl",
-    "geneformer/gene_dictionaries_30m/ensembl_mapping_dict_gc30M.pkl",
-)
-FILES_V2 = (
-    "config.json",
-    "model.safetensors",
-    "geneformer/token_dictionary_gc104M.pkl",
-    "geneformer/gene_median_dictionary_gc104M.pkl",
-    "geneformer/ensembl_mapping_dict_gc104M.pkl",
-)
+REPOSITORY = "ctheodoris/Geneformer"
+# The commit that published analyses of 2026 name for all four checkpoints; they also give these digests, each found in
+# at least two of them. They were not compared with the hub itself. Of the continued checkpoint no digest was found.
+REVISION = "04c2b2e84da7c0f385c3f9ad8f3ec24bab6650e5"
+FIRST = "geneformer/gene_dictionaries_30m/"
+DICTIONARIES_V1 = {
+    FIRST + "token_dictionary_gc30M.pkl": "ab9dc40973fa5224d77b793e2fd114cacf3d08423ed9c4c49caf0ba9c7f218f1",
+    FIRST + "gene_median_dictionary_gc30M.pkl": "b3b589bb5ec75040d05fc44dd6bf0184cf87f3c362cf158d196a6ed3b7fe5f39",
+    FIRST + "ensembl_mapping_dict_gc30M.pkl": "eac0fb0b3007267871b6305ac0003ceba19d4f28d85686cb9067ecf142787869",
+}
+SECOND = "geneformer/"
+DICTIONARIES_V2 = {
+    SECOND + "token_dictionary_gc104M.pkl": "67c445f4385127adfc48dcc072320cd65d6822829bf27dd38070e6e787bc597f",
+    SECOND + "gene_median_dictionary_gc104M.pkl": "a51c53f6a771d64508dfaf61529df70e394c53bd20856926117ae5d641a24bf5",
+    SECOND + "ensembl_mapping_dict_gc104M.pkl": "0819bcbd869cfa14279449b037eb9ed1d09a91310e77bd1a19d927465030e95c",
+}
 
 SPEC = ModelSpec(
     name="geneformer",
@@ -164,26 +162,67 @@ SPEC = ModelSpec(
         "v1-10m": Checkpoint(
             description="V1, 6 blocks of width 256, 27 million human cells",
             license="Apache-2.0",
-            source=HUB + "Geneformer-V1-10M",
-            files=FILES_V1,
+            hub=HubFiles(
+                repository=REPOSITORY,
+                revision=REVISION,
+                files={
+                    "Geneformer-V1-10M/config.json": "9cf69ca3bdb0215c4188b54c451b6f02adfe68b8f66011a57d0f32845133fd4b",
+                    "Geneformer-V1-10M/model.safetensors": (
+                        "a5e33a757431643b3697de7ef6127950cdc49e06e58d4266b3a3ab191b683f14"
+                    ),
+                    **DICTIONARIES_V1,
+                },
+                n_bytes=41_183_536,
+            ),
         ),
         "v2-104m": Checkpoint(
             description="V2, 12 blocks of width 768, 104 million human cells",
             license="Apache-2.0",
-            source=HUB + "Geneformer-V2-104M",
-            files=FILES_V2,
+            hub=HubFiles(
+                repository=REPOSITORY,
+                revision=REVISION,
+                files={
+                    "Geneformer-V2-104M/config.json": (
+                        "467d4492f0dd53b4d60afffe20812db484ca1cf9fdbeb6a6e060e93564f70859"
+                    ),
+                    "Geneformer-V2-104M/model.safetensors": (
+                        "fff5cba29ddd8792991fa77b4872246fbe548a178cebda3775cdc72b67780e7f"
+                    ),
+                    **DICTIONARIES_V2,
+                },
+                n_bytes=417_571_156,
+            ),
         ),
         "v2-104m-clcancer": Checkpoint(
             description="V2, 12 blocks of width 768, continued on 14 million cancer cells",
             license="Apache-2.0",
-            source=HUB + "Geneformer-V2-104M_CLcancer",
-            files=FILES_V2,
+            hub=HubFiles(
+                repository=REPOSITORY,
+                revision=REVISION,
+                files={
+                    "Geneformer-V2-104M_CLcancer/config.json": None,
+                    "Geneformer-V2-104M_CLcancer/model.safetensors": None,
+                    **DICTIONARIES_V2,
+                },
+            ),
         ),
         "v2-316m": Checkpoint(
             description="V2, 18 blocks of width 1,152, 104 million human cells",
             license="Apache-2.0",
-            source=HUB + "Geneformer-V2-316M",
-            files=FILES_V2,
+            hub=HubFiles(
+                repository=REPOSITORY,
+                revision=REVISION,
+                files={
+                    "Geneformer-V2-316M/config.json": (
+                        "2cc4af3442644e84af71814a607b61c958d7b4e5ebde6791ab77b5f534ac6f6e"
+                    ),
+                    "Geneformer-V2-316M/model.safetensors": (
+                        "965ceccea81953d362081ef3843560a0e4fef88d396c28017881f1e94b1246f3"
+                    ),
+                    **DICTIONARIES_V2,
+                },
+                n_bytes=1_265_455_076,
+            ),
         ),
     },
 )

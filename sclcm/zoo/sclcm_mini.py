@@ -7,16 +7,8 @@ from sclcm.checkpoints.keymap import Keep, KeyMap
 from sclcm.encoding.normalize import LogNormalize, Standardize
 from sclcm.encoding.select import ByRank
 from sclcm.encoding.sentences import Encoding
-from sclcm.nn.configs import (
-    BackboneConfig,
-    FeedForward,
-    LCMConfig,
-    LinearHead,
-    MeanPooling,
-    ScaledGene,
-    SoftmaxAttention,
-    TableEncoder,
-)
+from sclcm.nn.configs import BackboneConfig, FeedForward, LCMConfig, ScaledGene, SoftmaxAttention, TableEncoder
+from sclcm.nn.readouts import LinearHead, MeanPooling
 from sclcm.zoo._spec import Checkpoint, ModelSpec, PrototypeSource, Recipe, StoredArray, VocabularySource
 
 SPEC = ModelSpec(

@@ -73,7 +73,7 @@ def embed(lcm: LCM, make: BatchMaker, chunk: CellChunk) -> np.ndarray:
     batch = pad_sentences(sentences, np.arange(chunk.n_cells), pad=make.corpus.vocabulary.specials["<pad>"])
     tokens = to_tensors(batch, torch.device("cpu"))
     with torch.no_grad():
-        cells_bd = pool(recipe.pooling, lcm(tokens), tokens.gene_mask_bl, tokens.value_bl)
+        cells_bd = pool(recipe.pooling, lcm(tokens), tokens)
         return (cells_bd if recipe.head is None else lcm.heads[recipe.head](cells_bd)).numpy()
 
 

@@ -11,7 +11,7 @@ import torch
 from sclcm.encoding.batches import TokenBatch
 from sclcm.encoding.sentences import SPECIAL
 from sclcm.engine.infer import CellVectors, FeatureMeans, Step, is_out_of_memory, run, to_tensors, token_budget
-from sclcm.nn import configs
+from sclcm.nn import configs, readouts
 from sclcm.nn.lcm import LCM
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def lcm():
             feed_forward=configs.FeedForward(d_hidden=8),
             norm="pre",
         ),
-        heads={"project": configs.LinearHead(d_in=4, d_out=3)},
+        heads={"project": readouts.LinearHead(d_in=4, d_out=3)},
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ def make_batch(lengths, *, first_row=0, values=False):
 
 
 def cell_vectors(lcm, batches, *, n_cells, width=4, n_blocks=None, **given):
-    reducer = CellVectors(out=np.zeros((n_cells, width), dtype=np.float32), pooling=configs.MeanPooling(), **given)
+    reducer = CellVectors(out=np.zeros((n_cells, width), dtype=np.float32), pooling=readouts.MeanPooling(), **given)
     done = list(run(lcm, batches, [reducer], device=CPU, n_blocks=n_blocks))
     return reducer.out, done
 
@@ -117,7 +117,7 @@ def test_several_reducers_share_one_pass(lcm, monkeypatch):
     monkeypatch.setattr(lcm, "forward", lambda *args, **given: calls.append(1) or forward(*args, **given))
     out = np.zeros((2, 4), dtype=np.float32)
     means = FeatureMeans(n_tokens=6, width=4, device=CPU)
-    reducers = (reducer for reducer in (CellVectors(out=out, pooling=configs.MeanPooling()), means))
+    reducers = (reducer for reducer in (CellVectors(out=out, pooling=readouts.MeanPooling()), means))
     list(run(lcm, [make_batch([3]), make_batch([2], first_row=1)], reducers, device=CPU, n_blocks=None))
     assert len(calls) == 2
     assert means.means()[1].sum() == 5
@@ -221,7 +221,7 @@ def test_budget_and_batches_on_an_accelerator(lcm):
     device = torch.device("cuda" if torch.cuda.is_available() else "mps")
     assert token_budget(lcm, device) >= 1000
     wanted, _ = cell_vectors(lcm, [make_batch([4, 2])], n_cells=2)
-    reducer = CellVectors(out=np.zeros((2, 4), dtype=np.float32), pooling=configs.MeanPooling())
+    reducer = CellVectors(out=np.zeros((2, 4), dtype=np.float32), pooling=readouts.MeanPooling())
     list(run(lcm.to(device), [make_batch([4, 2])], [reducer], device=device, n_blocks=None))
     np.testing.assert_allclose(reducer.out, wanted, rtol=1e-3, atol=1e-4)
 
@@ -230,6 +230,6 @@ def test_step_holds_what_a_reducer_needs(lcm):
     batch = make_batch([2])
     tokens = to_tensors(batch, CPU)
     step = Step(lcm=lcm, x_bld=lcm(tokens), tokens=tokens, rows=batch.rows)
-    reducer = CellVectors(out=np.zeros((1, 4), dtype=np.float32), pooling=configs.FirstToken())
+    reducer = CellVectors(out=np.zeros((1, 4), dtype=np.float32), pooling=readouts.FirstToken())
     reducer.update(step)
     assert reducer.out[0] == pytest.approx(step.x_bld[0, 0].numpy())

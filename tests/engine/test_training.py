@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from sclcm.engine.training import Pretraining, Schedule, TrainingBatch, fit
-from sclcm.nn import configs
-from sclcm.nn.lcm import LCM, TokenTensors
+from sclcm.nn import configs, readouts
+from sclcm.nn.lcm import LCM
 from sclcm.nn.objectives import GeneReconstruction, LabelPrototypes, PairContrast, Projection
+from sclcm.nn.tokens import TokenTensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 N_STEPS = 12
@@ -33,7 +34,7 @@ def tiny_module() -> Pretraining:
                 norm="pre",
                 final_norm=configs.LayerNorm(),
             ),
-            heads={"cell": configs.LinearHead(d_in=16, d_out=6)},
+            heads={"cell": readouts.LinearHead(d_in=16, d_out=6)},
         )
     )
     objectives = {
@@ -46,7 +47,7 @@ def tiny_module() -> Pretraining:
         objectives=objectives,
         weights={"label": 1.0, "pairs": 0.5, "genes": 1.0},
         schedule=Schedule(learning_rate=3e-3, n_steps=N_STEPS),
-        pooling=configs.Concatenated(parts=(configs.FirstToken(), configs.MeanPooling())),
+        pooling=readouts.Concatenated(parts=(readouts.FirstToken(), readouts.MeanPooling())),
         head="cell",
         projection=Projection(6),
         projected=frozenset({"label", "pairs"}),

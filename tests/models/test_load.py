@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sclcm.checkpoints.files import checkpoint_digest, sha256_of
 from sclcm.models import describe, list_models, load
-from sclcm.nn import configs
+from sclcm.nn import readouts
 
 DICTIONARIES = ("token_dictionary", "gene_median_dictionary", "ensembl_mapping_dict")
 
@@ -63,8 +63,8 @@ def test_sentence_frame_and_default_recipe_follow_from_the_vocabulary(reference)
     assert set(second.vocabulary.specials) == {"<pad>", "<mask>", "<cls>", "<eos>"}
     assert set(first.recipes) == {"embed", "mean", "mean_last"}
     assert set(second.recipes) == {"embed", "mean", "mean_last", "cls", "cls_last"}
-    assert first.recipes["embed"].pooling == configs.MeanPooling()
-    assert second.recipes["embed"].pooling == configs.FirstToken()
+    assert first.recipes["embed"].pooling == readouts.MeanPooling()
+    assert second.recipes["embed"].pooling == readouts.FirstToken()
 
 
 def test_path_may_be_text_and_may_be_the_weights_file(reference):
@@ -108,8 +108,8 @@ def test_digest_is_of_the_files_that_were_read(release):
 @pytest.mark.parametrize(
     ("folder", "head", "kind"),
     [
-        ("v1/checkpoint/cell_classifier", "cell_class", configs.PooledClassHead(n_classes=3)),
-        ("v2/checkpoint/gene_classifier", "gene_class", configs.TokenClassHead(n_classes=2)),
+        ("v1/checkpoint/cell_classifier", "cell_class", readouts.PooledClassHead(n_classes=3)),
+        ("v2/checkpoint/gene_classifier", "gene_class", readouts.TokenClassHead(n_classes=2)),
     ],
 )
 def test_classifier_finds_its_dictionaries_one_folder_up(reference, folder, head, kind):

@@ -16,7 +16,7 @@ from sclcm.encoding.chunks import CellChunk
 from sclcm.engine.infer import to_tensors
 from sclcm.models import load
 from sclcm.models._declarations import from_json, to_json
-from sclcm.nn.configs import Concatenated, FirstToken, LinearHead, MeanPooling
+from sclcm.nn.readouts import Concatenated, FirstToken, LinearHead, MeanPooling
 from sclcm.zoo._spec import Recipe
 
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from sclcm._sizes import Config
-from sclcm.nn import configs
+from sclcm.nn import configs, readouts
 from sclcm.nn.embedders import Embedder, ScalarMLP
-from sclcm.nn.lcm import LCM, TokenTensors
+from sclcm.nn.lcm import LCM
+from sclcm.nn.tokens import TokenTensors
 
 HEADS = {
-    "token": configs.TiedTokenHead(activation="relu", layer_norm=configs.LayerNorm(eps=1e-12)),
-    "cell": configs.PooledClassHead(n_classes=3),
-    "gene": configs.TokenClassHead(n_classes=2),
-    "project": configs.LinearHead(d_in=8, d_out=5),
+    "token": readouts.TiedTokenHead(activation="relu", layer_norm=configs.LayerNorm(eps=1e-12)),
+    "cell": readouts.PooledClassHead(n_classes=3),
+    "gene": readouts.TokenClassHead(n_classes=2),
+    "project": readouts.LinearHead(d_in=8, d_out=5),
 }
 
 
@@ -64,17 +65,15 @@ def test_embedder_sums_gene_value_position_and_segment_and_norms_the_sum():
     x = embed.gene.weight[tokens.token_ids_bl] + embed.position.weight[:5] + embed.segment.weight[0]
     x = x + embed.value.mlp.down(torch.relu(embed.value.mlp.up(tokens.value_bl[..., None])))
     wanted = torch.nn.functional.layer_norm(x, (8,), embed.norm.weight, embed.norm.bias, 1e-12)
-    torch.testing.assert_close(
-        embed(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl), wanted, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(embed(tokens), wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_embedder_has_only_what_its_configuration_names():
     embed = make_model(value=None, position=None, segment=None, embedding_norm=None).embed
     assert list(embed.state_dict()) == ["gene.weight"]
-    ids = make_tokens().token_ids_bl
-    assert torch.equal(embed(ids, None, ids > 0), embed.gene.weight[ids])
+    tokens = dataclasses.replace(make_tokens(), value_bl=None)
+    assert torch.equal(embed(tokens), embed.gene.weight[tokens.token_ids_bl])
 
 
 def test_model_with_values_refuses_tokens_without():
@@ -218,9 +217,9 @@ def test_depth_is_the_number_of_blocks():
         {"position": configs.LearnedPositions(n_positions=Config("max"))},
         {"segment": configs.ConstantSegment(n_segments=0)},
         {"value": configs.ScalarMLP(d_hidden=0)},
-        {"heads": {"a": configs.PooledClassHead(n_classes=0)}},
-        {"heads": {"a": configs.TokenClassHead(n_classes=0)}},
-        {"heads": {"a": configs.LinearHead(d_in=8, d_out=0)}},
+        {"heads": {"a": readouts.PooledClassHead(n_classes=0)}},
+        {"heads": {"a": readouts.TokenClassHead(n_classes=0)}},
+        {"heads": {"a": readouts.LinearHead(d_in=8, d_out=0)}},
     ],
 )
 def test_size_that_is_no_positive_number_is_refused(changes):
@@ -231,14 +230,14 @@ def test_size_that_is_no_positive_number_is_refused(changes):
 def test_unknown_activations_are_refused_wherever_they_stand():
     with pytest.raises(ValueError, match="'mish' is unknown"):
         ScalarMLP(configs.ScalarMLP(d_hidden=3, activation="mish"), 8)
-    head = configs.TiedTokenHead(activation="mish", layer_norm=configs.LayerNorm())
+    head = readouts.TiedTokenHead(activation="mish", layer_norm=configs.LayerNorm())
     with pytest.raises(ValueError, match="'mish' is unknown"):
         LCM(make_config(heads={"token": head}))
 
 
 def test_embedder_needs_no_backbone():
     tokens = make_tokens()
-    assert Embedder(make_config())(tokens.token_ids_bl, tokens.value_bl, tokens.gene_mask_bl).shape == (2, 5, 8)
+    assert Embedder(make_config())(tokens).shape == (2, 5, 8)
 
 
 @torch.inference_mode()
@@ -249,4 +248,4 @@ def test_vector_of_a_gene_may_be_scaled_by_its_value_while_special_tokens_keep_t
     genes[:, 0] = False
     table = embed.gene.weight[tokens.token_ids_bl]
     wanted = torch.where(genes[..., None], table * tokens.value_bl[..., None], table)
-    torch.testing.assert_close(embed(tokens.token_ids_bl, tokens.value_bl, genes), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(embed(dataclasses.replace(tokens, gene_mask_bl=genes)), wanted, rtol=1e-5, atol=1e-6)

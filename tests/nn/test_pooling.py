@@ -5,16 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sclcm.nn import configs
+from sclcm.nn import readouts
 from sclcm.nn.pooling import mean_pool, pool, value_weighted_mean
+from sclcm.nn.tokens import TokenTensors
 
 X = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]], [[5.0, 6.0], [7.0, 8.0], [9.0, 0.0]]])
 GENES = torch.tensor([[True, True, False], [False, True, True]])
 VALUES = torch.tensor([[2.0, 0.5, 99.0], [7.0, 1.0, 3.0]])
 
 
+def tokens(genes, values=None, mask=None):
+    return TokenTensors(token_ids_bl=torch.zeros_like(genes), mask_bl=mask, gene_mask_bl=genes, value_bl=values)
+
+
 def test_mean_takes_the_gene_tokens_only(device):
-    found = pool(configs.MeanPooling(), X.to(device), GENES.to(device), None)
+    found = pool(readouts.MeanPooling(), X.to(device), tokens(GENES.to(device)))
     assert found.tolist() == [[2.0, 3.0], [8.0, 4.0]]
 
 
@@ -23,29 +28,43 @@ def test_mean_of_no_token_is_zero():
 
 
 def test_first_token_is_taken_whatever_it_is():
-    assert pool(configs.FirstToken(), X, GENES, None).tolist() == [[1.0, 2.0], [5.0, 6.0]]
+    assert pool(readouts.FirstToken(), X, tokens(GENES)).tolist() == [[1.0, 2.0], [5.0, 6.0]]
 
 
 def test_weighted_mean_is_the_weighted_sum_over_the_sum_of_absolute_weights():
     wanted = [[(2 + 1.5) / 2.5, (4 + 2) / 2.5], [(7 - 27) / 4, 8 / 4]]
     values = VALUES * torch.tensor([1.0, 1.0, -1.0])
-    torch.testing.assert_close(pool(configs.ValueWeightedMean(), X, GENES, values), torch.tensor(wanted))
+    torch.testing.assert_close(pool(readouts.ValueWeightedMean(), X, tokens(GENES, values)), torch.tensor(wanted))
     assert value_weighted_mean(X, VALUES, torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0]] * 2
 
 
 def test_poolings_stand_side_by_side():
-    parts = (configs.FirstToken(), configs.MeanPooling())
-    assert pool(configs.Concatenated(parts=parts), X, GENES, None).tolist() == [[1, 2, 2, 3], [5, 6, 8, 4]]
+    parts = (readouts.FirstToken(), readouts.MeanPooling())
+    assert pool(readouts.Concatenated(parts=parts), X, tokens(GENES)).tolist() == [[1, 2, 2, 3], [5, 6, 8, 4]]
 
 
 def test_weighted_mean_without_values_is_refused():
     with pytest.raises(ValueError, match="needs tokens with values"):
-        pool(configs.ValueWeightedMean(), X, GENES, None)
+        pool(readouts.ValueWeightedMean(), X, tokens(GENES))
 
 
-@pytest.mark.parametrize("pooling", [configs.MeanPooling(), configs.FirstToken(), configs.ValueWeightedMean()])
+@pytest.mark.parametrize("pooling", [readouts.MeanPooling(), readouts.FirstToken(), readouts.ValueWeightedMean()])
 def test_half_precision_is_pooled_in_float32(pooling):
     many = torch.ones(1, 3000, 2, dtype=torch.bfloat16)
-    found = pool(pooling, many, torch.ones(1, 3000, dtype=torch.bool), torch.ones(1, 3000, dtype=torch.bfloat16))
+    found = pool(
+        pooling, many, tokens(torch.ones(1, 3000, dtype=torch.bool), torch.ones(1, 3000, dtype=torch.bfloat16))
+    )
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.ones(1, 2))
+
+
+def test_mean_of_all_tokens_counts_special_ones_and_leaves_out_padding():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    found = pool(readouts.TokenMean(), X, tokens(GENES, mask=mask))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 3.0], [7.0, 14 / 3]]))
+
+
+def test_sum_by_value_counts_special_tokens_and_leaves_out_padding():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    found = pool(readouts.ValueWeightedSum(), X, tokens(GENES, VALUES, mask))
+    torch.testing.assert_close(found, torch.tensor([[3.5, 6.0], [69.0, 50.0]]))

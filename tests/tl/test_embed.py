@@ -16,7 +16,7 @@ from scipy import sparse
 
 from sclcm._settings import settings as sclcm_settings
 from sclcm.models import _pass, load
-from sclcm.nn.configs import FirstToken
+from sclcm.nn.readouts import FirstToken
 from sclcm.tl import embed
 from sclcm.zoo._spec import Recipe
 

@@ -11,7 +11,7 @@ from sclcm._sizes import Config, Count, Given, ReleaseFacts, Shape, names_asked
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models import describe, list_models
-from sclcm.nn.configs import FirstToken, LinearHead
+from sclcm.nn.readouts import FirstToken, LinearHead
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     HasTensor,

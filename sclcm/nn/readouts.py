@@ -1,0 +1,178 @@
+"""Frozen configurations of what reads token vectors: heads and poolings. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from sclcm.nn.configs import LayerNorm
+
+if TYPE_CHECKING:
+    from sclcm._sizes import Size, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiedTokenHead:
+    """Token head: linear layer, non-linearity, norm, then the gene table as output layer, with a bias.
+
+    Parameters
+    ----------
+    activation
+        Name of the non-linearity.
+    layer_norm
+        Its normalisation.
+    """
+
+    activation: Text
+    layer_norm: LayerNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledClassHead:
+    """Class head on the first token: linear layer, tanh, linear layer.
+
+    Parameters
+    ----------
+    n_classes
+        Number of classes.
+    """
+
+    n_classes: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClassHead:
+    """Class head on every token: one linear layer.
+
+    Parameters
+    ----------
+    n_classes
+        Number of classes.
+    """
+
+    n_classes: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead:
+    """One linear layer on whatever it is given: a projection of cells, or one number for each token.
+
+    Parameters
+    ----------
+    d_in
+        Width of the input.
+    d_out
+        Width of the output.
+    bias
+        Whether it adds a bias.
+    """
+
+    d_in: Size
+    d_out: Size
+    bias: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueHead:
+    """Value head: linear layers with a non-linearity between them, one number for each token.
+
+    Parameters
+    ----------
+    d_in
+        Width of its input: that of a token vector, or with that of the condition's vector beside it.
+    d_hidden
+        Width between the layers.
+    n_layers
+        Number of linear layers.
+    activation
+        Name of the non-linearity.
+    """
+
+    d_in: Size
+    d_hidden: Size
+    n_layers: Size = 3
+    activation: Text = "leaky_relu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellGeneHead:
+    """Value head of a cell and a gene: the cell's vector times a matrix times a query made of the gene's vector.
+
+    Parameters
+    ----------
+    d_cell
+        Width of the cell's side: that of a cell vector, or with that of the condition's vector beside it.
+    bias
+        Whether the matrix comes with a bias.
+    """
+
+    d_cell: Size
+    bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellClassHead:
+    """Class head on the cell's vector: blocks of linear layer, non-linearity and norm, then a linear layer.
+
+    Parameters
+    ----------
+    n_hidden
+        Number of blocks.
+    n_classes
+        Number of classes.
+    activation
+        Name of the non-linearity.
+    layer_norm
+        The normalisation in the blocks.
+    """
+
+    n_hidden: Size
+    n_classes: Size
+    activation: Text = "relu"
+    layer_norm: LayerNorm = field(default_factory=LayerNorm)
+
+
+HeadConfig: TypeAlias = (
+    TiedTokenHead | PooledClassHead | TokenClassHead | LinearHead | ValueHead | CellGeneHead | CellClassHead
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanPooling:
+    """Average of the gene tokens; special tokens do not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstToken:
+    """The first token of the sentence, such as `<cls>`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMean:
+    """Average of all tokens of a sentence, special tokens included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueWeightedSum:
+    """Sum of all tokens of a sentence, each times its value, special tokens included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueWeightedMean:
+    """Average of the gene tokens, each weighted by its value, over the sum of the absolute values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concatenated:
+    """Several poolings side by side.
+
+    Parameters
+    ----------
+    parts
+        The poolings, in order.
+    """
+
+    parts: tuple[MeanPooling | FirstToken | ValueWeightedMean, ...]
+
+
+Pooling: TypeAlias = MeanPooling | FirstToken | TokenMean | ValueWeightedSum | ValueWeightedMean | Concatenated

@@ -1,0 +1,34 @@
+"""`TokenTensors`: a batch of sentences on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTensors:
+    """A batch of sentences on the device.
+
+    Parameters
+    ----------
+    token_ids_bl
+        Token ids, shape `(cells, tokens)`.
+    mask_bl
+        Which tokens are real, shape `(cells, tokens)`; `None` if all are.
+    gene_mask_bl
+        Which tokens are genes, neither special nor padding, shape `(cells, tokens)`.
+    value_bl
+        Values, shape `(cells, tokens)`, or `None`.
+    condition_b
+        Number of each cell's condition, such as its batch, shape `(cells,)`, or `None`.
+    """
+
+    token_ids_bl: Tensor
+    mask_bl: Tensor | None
+    gene_mask_bl: Tensor
+    value_bl: Tensor | None = None
+    condition_b: Tensor | None = None
