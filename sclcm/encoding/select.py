@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from sclcm.encoding.draws import CellRandom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +19,15 @@ class ByRank:
     def rows(self, values: np.ndarray, indptr: np.ndarray, limit: int) -> list[np.ndarray]:
         """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
         keys = descending_keys(values)
-        bounds = list(itertools.pairwise(indptr.tolist()))
-        for start, stop in bounds:
-            keys[start:stop].sort()
-        positions = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        return [positions[start : min(stop, start + limit)] for start, stop in bounds]
+        low, high = keys.astype(np.uint16), (keys >> np.uint32(16)).astype(np.uint16)
+        rows = []
+        for start, stop in itertools.pairwise(indptr.tolist()):
+            # Half by half: numpy orders 16 bits by radix, faster than it sorts wider numbers, and keeps ties in order.
+            order = low[start:stop].argsort(kind="stable")
+            order = order[high[start:stop][order].argsort(kind="stable")][:limit]
+            order += start
+            rows.append(order)
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +39,30 @@ class LargestMagnitude:
         return ByRank().rows(np.abs(values), indptr, limit)
 
 
-SelectStep = ByRank | LargestMagnitude
+@dataclass(frozen=True, kw_only=True)
+class InOrder:
+    """All genes with a value, in vocabulary order; of more than a sentence takes, a random sample keyed by the cell."""
+
+    def sample(self, indptr: np.ndarray, limit: int, random: CellRandom) -> list[np.ndarray]:
+        """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
+        rows = []
+        for cell, (start, stop) in enumerate(itertools.pairwise(indptr.tolist())):
+            if stop - start > limit:
+                drawn = random.uniforms("sample", cell, start=start, stop=stop)
+                rows.append(start + np.sort(np.argsort(drawn, kind="stable")[:limit]))
+            else:
+                rows.append(np.arange(start, stop))
+        return rows
+
+
+SelectStep = ByRank | LargestMagnitude | InOrder
 
 
 def descending_keys(values: np.ndarray) -> np.ndarray:
-    """Return uint64 keys whose ascending order is a stable descending order of float32 values.
+    """Return uint32 keys whose ascending order is the descending order of float32 values, ties for equal values.
 
-    The bits of the value, those below the sign inverted unless it is negative, then the position: sorting plain
-    integers is several times faster than a stable argsort of floats, and the order does not depend on the processor.
+    The bits of the value, those below the sign inverted unless it is negative: integers are ordered faster than
+    floats, and the order does not depend on the processor.
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.int32)
-    descending = (bits ^ (~(bits >> 31) & 0x7FFFFFFF)).view(np.uint32)
-    return (descending.astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
+    return (bits ^ (~(bits >> 31) & 0x7FFFFFFF)).view(np.uint32)

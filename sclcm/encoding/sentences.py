@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm._sizes import Size, as_int
+from sclcm._sizes import Number, Size, as_int
+from sclcm.encoding.draws import CellRandom, Draws
 from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
+from sclcm.encoding.select import InOrder, SelectStep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm.encoding.chunks import CellChunk
-    from sclcm.encoding.select import SelectStep
+    from sclcm.encoding.values import ValueStep
     from sclcm.genes.vocabulary import GeneVocabulary
+
+NO_LIMIT = 2**31 - 1
+"""More tokens than any sentence has."""
 
 SPECIAL = -1
 """Stands in `features` for a token that is no feature of the vocabulary, such as `<cls>`."""
@@ -32,22 +37,25 @@ class Encoding:
     select
         Which genes become tokens, and in which order.
     value
-        What stands for expression at a token: `"normalized"`, or `None` for order alone.
+        What stands for expression at a token, or `None` for order alone.
+    special_value
+        Value of special tokens.
     prefix
     suffix
         Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
     max_tokens
-        Longest sentence, special tokens included; genes beyond it are cut.
+        Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
     total_key
         Column of `obs` with the library size, which the authors' input contract names.
     """
 
     normalize: tuple[NormalizeStep, ...] = ()
     select: SelectStep
-    value: str | None = None
+    value: ValueStep | None = None
+    special_value: Number = 0.0
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
-    max_tokens: Size
+    max_tokens: Size | None
     total_key: str | None = None
 
     @property
@@ -97,7 +105,14 @@ class CellSentences:
 
 
 def encode(
-    chunk: CellChunk, encoding: Encoding, *, vocabulary: GeneVocabulary, arrays: Arrays, limit: int | None = None
+    chunk: CellChunk,
+    encoding: Encoding,
+    *,
+    vocabulary: GeneVocabulary,
+    arrays: Arrays,
+    limit: int | None = None,
+    random_state: int = 0,
+    draws: Draws | None = None,
 ) -> CellSentences:
     """Turn the counts of a chunk into sentences.
 
@@ -113,6 +128,11 @@ def encode(
         Companion arrays that the steps name.
     limit
         Most gene tokens a sentence may have; `None` follows from `encoding.max_tokens`.
+    random_state
+        Seed of the random steps, which are keyed by the counts of each cell besides.
+    draws
+        Uniform numbers that random steps take instead of their own, by the name of the step (`"bins"`, `"sample"`),
+        one for each stored count.
 
     Returns
     -------
@@ -122,8 +142,10 @@ def encode(
     suffix = special_ids(encoding.suffix, vocabulary)
     if limit is None:
         limit = _room(encoding, len(prefix) + len(suffix))
+    indptr = chunk.counts.indptr
+    random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
-    taken = encoding.select.rows(data, chunk.counts.indptr, limit)
+    taken = _take(encoding.select, data, indptr, limit=limit, random=random)
     lengths = np.array([len(row) for row in taken], dtype=np.int64)
     order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     features = chunk.counts.indices[order]
@@ -133,7 +155,10 @@ def encode(
     token_ids[place] = vocabulary.token_ids[features]
     all_features = np.full(len(frame), SPECIAL, dtype=np.int32)
     all_features[place] = features
-    channels = {} if encoding.value is None else {"value": _scatter(data[order], place, len(frame))}
+    channels = {}
+    if encoding.value is not None:
+        values = encoding.value.apply(data, indptr, random)[order]
+        channels["value"] = _scatter(values, place, len(frame), fill=float(encoding.special_value))  # type: ignore[arg-type]
     return CellSentences(
         token_ids=token_ids,
         features=all_features,
@@ -144,8 +169,19 @@ def encode(
     )
 
 
+def _take(
+    select: SelectStep, data: np.ndarray, indptr: np.ndarray, *, limit: int, random: CellRandom
+) -> list[np.ndarray]:
+    """Return, for each cell, the positions of its tokens among the stored values."""
+    if isinstance(select, InOrder):
+        return select.sample(indptr, limit, random)
+    return select.rows(data, indptr, limit)
+
+
 def _room(encoding: Encoding, n_special: int) -> int:
     """Return how many genes fit into the longest sentence."""
+    if encoding.max_tokens is None:
+        return NO_LIMIT
     longest = as_int(encoding.max_tokens)
     if longest < n_special:
         msg = f"`max_tokens` is {longest}, too few for the {n_special} special tokens of every sentence; raise it."
@@ -158,8 +194,10 @@ def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarra
     return np.array([vocabulary.specials[name] for name in names if name in vocabulary.specials], dtype=np.int32)
 
 
-def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray:
+def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray | slice:
     """Positions of the gene tokens among all tokens, when each sentence has `before` and `after` special ones."""
+    if not before + after:
+        return slice(None)  # and nothing is scattered
     offset = np.arange(len(lengths)) * (before + after) + before
     return np.arange(lengths.sum()) + np.repeat(offset, lengths)
 
@@ -174,8 +212,8 @@ def _frame(lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.nd
     return frame
 
 
-def _scatter(data: np.ndarray, place: np.ndarray, n_tokens: int) -> np.ndarray:
-    """Put values at gene tokens and zeros at special ones, shape `(tokens,)`, float32."""
-    values = np.zeros(n_tokens, dtype=np.float32)
+def _scatter(data: np.ndarray, place: np.ndarray | slice, n_tokens: int, *, fill: float) -> np.ndarray:
+    """Put values at gene tokens and another at special ones, shape `(tokens,)`, float32."""
+    values = np.full(n_tokens, fill, dtype=np.float32)
     values[place] = data
     return values

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sclcm.encoding import normalize, select, sentences
+from sclcm.encoding import normalize, select, sentences, values
 from sclcm.nn import configs, readouts
 from sclcm.zoo import _spec
 
-_MODULES = (configs, readouts, normalize, select, sentences, _spec)
+_MODULES = (configs, readouts, normalize, select, sentences, values, _spec)
 
 
 def _types() -> dict[str, type]:

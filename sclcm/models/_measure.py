@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sclcm.encoding.batches import TokenBatch, pad_sentences
-from sclcm.encoding.sentences import CellSentences, encode
+from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sclcm.encoding.chunks import CellChunk
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.tokens import TokenTensors
-
-NO_LIMIT = 2**31 - 1
 
 
 class Measurement:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.draws import Draws
     from sclcm.nn.configs import LCMConfig
 
 FORMAT = "sclcm/1"
@@ -155,14 +156,25 @@ class Pretrained:
             raise ValueError(msg)
         return as_int(head.d_out)
 
-    def encode(self, chunk: CellChunk, *, limit: int | None = None) -> CellSentences:
+    def encode(
+        self, chunk: CellChunk, *, limit: int | None = None, random_state: int = 0, draws: Draws | None = None
+    ) -> CellSentences:
         """Turn aligned counts into sentences; `limit` overrides how many genes a sentence may have."""
-        return encode(chunk, self.encoding, vocabulary=self.vocabulary, arrays=self.arrays, limit=limit)
+        return encode(
+            chunk,
+            self.encoding,
+            vocabulary=self.vocabulary,
+            arrays=self.arrays,
+            limit=limit,
+            random_state=random_state,
+            draws=draws,
+        )
 
     def gene_vectors(self) -> np.ndarray:
         """Return the vectors of the vocabulary's genes, shape `(features, width)`, float32."""
         rows = torch.from_numpy(self.vocabulary.token_ids.astype(np.int64)).to(self.device)
-        return self.lcm.embed.gene.weight.detach()[rows].float().cpu().numpy()
+        with torch.inference_mode():
+            return self.lcm.embed.genes(rows).float().cpu().numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the model as a folder of JSON and safetensors, which `load` reads back bit by bit.

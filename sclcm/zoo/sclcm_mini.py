@@ -7,6 +7,7 @@ from sclcm.checkpoints.keymap import Keep, KeyMap
 from sclcm.encoding.normalize import LogNormalize, Standardize
 from sclcm.encoding.select import ByRank
 from sclcm.encoding.sentences import Encoding
+from sclcm.encoding.values import Normalized
 from sclcm.nn.configs import BackboneConfig, FeedForward, LCMConfig, ScaledGene, SoftmaxAttention, TableEncoder
 from sclcm.nn.readouts import LinearHead, MeanPooling
 from sclcm.zoo._spec import Checkpoint, ModelSpec, PrototypeSource, Recipe, StoredArray, VocabularySource
@@ -24,7 +25,7 @@ SPEC = ModelSpec(
             Standardize(mean="mean", deviation="deviation", clip=8.0),
         ),
         select=ByRank(),
-        value="normalized",
+        value=Normalized(),
         prefix=("<cls>",),
         max_tokens=Config("max_tokens"),
         total_key="n_counts",

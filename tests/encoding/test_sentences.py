@@ -14,6 +14,7 @@ from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.normalize import DivideByFactor, LogNormalize
 from sclcm.encoding.select import ByRank
 from sclcm.encoding.sentences import SPECIAL, Encoding, encode, special_ids
+from sclcm.encoding.values import Normalized
 from sclcm.genes.align import align_genes
 from sclcm.genes.vocabulary import GeneVocabulary
 
@@ -112,14 +113,14 @@ def test_cells_of_no_gene_and_of_one_gene_keep_their_places():
 
 @pytest.mark.parametrize("vocabulary", [BARE, FRAMED])
 def test_chunk_without_cells_has_no_sentences(vocabulary):
-    encoding = ranked(prefix=("<cls>",), suffix=("<eos>",), value="normalized")
+    encoding = ranked(prefix=("<cls>",), suffix=("<eos>",), value=Normalized())
     encoded = encode(make_chunk(np.zeros((0, 6))), encoding, vocabulary=vocabulary, arrays=ARRAYS)
     assert (encoded.n_cells, encoded.token_ids.tolist(), encoded.indptr.tolist()) == (0, [], [0])
 
 
 def test_values_travel_with_their_tokens_and_are_zero_at_special_ones():
     encoding = Encoding(
-        normalize=(LogNormalize(target_sum=10.0),), select=ByRank(), value="normalized", prefix=("<cls>",), max_tokens=3
+        normalize=(LogNormalize(target_sum=10.0),), select=ByRank(), value=Normalized(), prefix=("<cls>",), max_tokens=3
     )
     encoded = encode(make_chunk([[1, 0, 6, 0, 3, 0]]), encoding, vocabulary=FRAMED, arrays={})
     assert encoded.features.tolist() == [SPECIAL, 2, 4]
@@ -150,7 +151,7 @@ def test_longest_sentence_that_was_never_read_from_a_release_is_refused():
 @settings(deadline=None, max_examples=50)
 @given(npst.arrays(np.float32, (5, 6), elements=st.sampled_from([0, 0, 1, 2, 7])), st.permutations(range(5)))
 def test_order_of_cells_does_not_matter(counts, order):
-    encoding = ranked(4, prefix=("<cls>",), suffix=("<eos>",), value="normalized")
+    encoding = ranked(4, prefix=("<cls>",), suffix=("<eos>",), value=Normalized())
     plain = encode(make_chunk(counts), encoding, vocabulary=FRAMED, arrays=ARRAYS)
     shuffled = encode(make_chunk(counts[list(order)]), encoding, vocabulary=FRAMED, arrays=ARRAYS)
     assert [sentence(shuffled, i) for i in range(5)] == [sentence(plain, cell) for cell in order]

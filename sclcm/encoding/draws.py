@@ -1,0 +1,48 @@
+"""Random numbers that depend on a cell's counts and a seed alone: not on its neighbours, its place or the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Draws = Mapping[str, np.ndarray]
+"""Numbers that take the place of our own, by the name of the step: one for each value, shape `(values,)`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellRandom:
+    """A source of uniform numbers for each cell of a chunk.
+
+    Parameters
+    ----------
+    counts
+        Aligned counts of the cells, shape `(cells, features)`, canonical CSR.
+    random_state
+        The seed.
+    draws
+        Numbers to give out instead, such as those that another implementation has drawn.
+    """
+
+    counts: csr_matrix
+    random_state: int = 0
+    draws: Draws = field(default_factory=dict)
+
+    def uniforms(self, step: str, cell: int, *, start: int, stop: int) -> np.ndarray:
+        """Return numbers of [0, 1) for the values `start:stop`, which are those of a cell, shape `(stop - start,)`."""
+        if step in self.draws:
+            return self.draws[step][start:stop]
+        return np.random.Generator(np.random.Philox(key=self._key(step, cell))).random(stop - start)
+
+    def _key(self, step: str, cell: int) -> int:
+        row = slice(self.counts.indptr[cell], self.counts.indptr[cell + 1])
+        digest = hashlib.blake2b(f"{self.random_state} {step}".encode(), digest_size=16)
+        digest.update(self.counts.indices[row].astype("<i4", copy=False).tobytes())
+        digest.update(self.counts.data[row].astype("<f4", copy=False).tobytes())
+        return int.from_bytes(digest.digest(), "little")
