@@ -11,11 +11,15 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Verbosity = Literal["error", "warning", "info", "debug"]
 
 _TRUE = frozenset({"1", "on", "true", "yes"})
+_URL = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?|xpu(:\d+)?")
 
 
@@ -31,11 +35,23 @@ def _default_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE
 
 
+def _default_endpoint() -> str:
+    chosen = os.environ.get("HF_ENDPOINT", "").strip() or "huggingface.co"
+    return chosen if "://" in chosen else f"https://{chosen}"
+
+
 def _as_path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike):
         msg = f"`settings.{name}` must be a path, got {value!r} ({type(value).__name__})."
         raise TypeError(msg)
     return Path(value).expanduser()
+
+
+def _as_url(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not _URL.fullmatch(value):
+        msg = f"`settings.{name}` must be an address such as 'https://huggingface.co', got {value!r}."
+        raise ValueError(msg)
+    return value.rstrip("/")
 
 
 def _as_bool(name: str, value: Any) -> bool:
@@ -99,6 +115,8 @@ class Settings:
         Folder for files that were fetched. Default: `SCLCM_CACHE_DIR`, or `sclcm` in the user's cache folder.
     offline
         Never open a connection; what is not on this machine is an error. Default: whether `HF_HUB_OFFLINE` is set.
+    endpoint
+        Address of the model hub, or of a mirror of it. Default: `HF_ENDPOINT`, or the hub itself.
     device
         What `device="auto"` means: `"auto"` takes the best device there is.
     min_genes_matched
@@ -113,6 +131,7 @@ class Settings:
 
     cache_dir: Path = field(default_factory=_default_cache_dir)
     offline: bool = field(default_factory=_default_offline)
+    endpoint: str = field(default_factory=_default_endpoint)
     device: str = "auto"
     min_genes_matched: int = 100
     min_share: float = 0.1
@@ -127,21 +146,26 @@ class Settings:
 
 def _checked(name: str, value: Any) -> Any:
     """Return the value in the field's own type, or raise an error that says what the field takes."""
+    check: Callable[[str, Any], Any]
     match name:
         case "cache_dir":
-            return _as_path(name, value)
+            check = _as_path
+        case "endpoint":
+            check = _as_url
         case "offline" | "progress":
-            return _as_bool(name, value)
+            check = _as_bool
         case "device":
-            return _as_device(name, value)
+            check = _as_device
         case "min_genes_matched":
-            return _as_count(name, value)
+            check = _as_count
         case "min_share":
-            return _as_share(name, value)
+            check = _as_share
         case "verbosity":
-            return _as_verbosity(name, value)
-    msg = f"there is no setting {name!r}; the settings are {', '.join(Settings.__dataclass_fields__)}"
-    raise AttributeError(msg)
+            check = _as_verbosity
+        case _:
+            msg = f"there is no setting {name!r}; the settings are {', '.join(Settings.__dataclass_fields__)}"
+            raise AttributeError(msg)
+    return check(name, value)
 
 
 settings = Settings()

@@ -46,7 +46,7 @@ def _one_line(error: BaseException) -> str:
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-models_app = typer.Typer(no_args_is_help=True, help="List and describe models.", rich_markup_mode=None)
+models_app = typer.Typer(no_args_is_help=True, help="List, describe and fetch models.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -184,6 +184,14 @@ def describe(name: Annotated[str, typer.Argument(help="Name of a family or check
 
     for key, value in describe_model(name).items():
         typer.echo(f"{key}:{_as_text(value)}")
+
+
+@models_app.command()
+def fetch(name: Annotated[str, typer.Argument(help="Name of a family or checkpoint.")]) -> None:
+    """Fetch the files of a model, so that it works without a connection later; print their folder."""
+    from sclcm.models._load import fetch as fetch_model
+
+    typer.echo(str(fetch_model(name)))
 
 
 def _as_text(value: object) -> str:

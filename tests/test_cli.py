@@ -129,6 +129,22 @@ def test_models_are_listed_and_described():
     assert f"name: {names[0]}" in described.stdout.splitlines()
 
 
+def test_fetch_prints_the_folder_of_the_files():
+    result = _run("models", "fetch", "sclcm-mini")
+    assert result.exit_code == 0
+    assert (Path(result.stdout.strip()) / "model.safetensors").is_file()
+
+
+def test_fetch_of_what_cannot_be_had_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(sclcm.settings, "offline", True)
+    monkeypatch.setattr(sclcm.settings, "cache_dir", tmp_path)
+    result = _run("models", "fetch", "geneformer")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "model.safetensors" in line
+    assert str(tmp_path) in line
+
+
 def test_unknown_model_is_one_clean_line():
     result = _run("models", "describe", "no-such-model")
     assert result.exit_code == 1

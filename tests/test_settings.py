@@ -15,6 +15,10 @@ from sclcm._settings import Settings
     [
         ("cache_dir", 3, TypeError),
         ("offline", "yes", TypeError),
+        ("endpoint", "huggingface.co", ValueError),
+        ("endpoint", "file:///tmp", ValueError),
+        ("endpoint", "https://a b", ValueError),
+        ("endpoint", None, ValueError),
         ("progress", 1, TypeError),
         ("device", "gpu", ValueError),
         ("device", 0, ValueError),
@@ -60,6 +64,22 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_cache_folder_may_be_given_as_text():
     assert Settings(cache_dir="~/models").cache_dir == Path("~/models").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("value", "endpoint"),
+    [
+        (None, "https://huggingface.co"),
+        ("", "https://huggingface.co"),
+        ("https://mirror.example/", "https://mirror.example"),
+        ("mirror.example", "https://mirror.example"),
+    ],
+)
+def test_address_of_the_hub_follows_its_variable(monkeypatch, value, endpoint):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HF_ENDPOINT", value)
+    assert Settings().endpoint == endpoint
 
 
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("", False)])

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 from sclcm._lazy import attach
 
 if TYPE_CHECKING:
-    from sclcm.models._load import describe, list_models, load
+    from sclcm.models._load import describe, fetch, list_models, load
     from sclcm.models._pretrained import Pretrained
     from sclcm.models._verify import verify
 
-__all__ = ["Pretrained", "describe", "list_models", "load", "verify"]
+__all__ = ["Pretrained", "describe", "fetch", "list_models", "load", "verify"]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "Pretrained": "sclcm.models._pretrained",
         "describe": "sclcm.models._load",
+        "fetch": "sclcm.models._load",
         "list_models": "sclcm.models._load",
         "load": "sclcm.models._load",
         "verify": "sclcm.models._verify",

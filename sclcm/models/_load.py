@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,12 @@ from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import checkpoint_digest, find_one
 from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._fetch import checkpoint_folder, describe_files
 from sclcm.models._pretrained import Pretrained, build_lcm, is_saved, load_saved
 from sclcm.models._prototypes import Prototypes
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     ArraySource,
-    Checkpoint,
     GeneFactors,
     ModelSpec,
     PrototypeSource,
@@ -49,8 +48,9 @@ def load(
     Parameters
     ----------
     name_or_path
-        A name that `list_models` gives, such as `"sclcm-mini"`, or a folder with the authors' files (or the weights
-        file in it). Dictionaries are looked for in the folder, then in the one above it.
+        A name that `list_models` gives, such as `"sclcm-mini"`, whose files are fetched if they are not here; or a
+        folder with the authors' files (or the weights file in it). Dictionaries are looked for in the folder, then in
+        the one above it.
     family
         Family of the files; found out from them where only one fits.
     device
@@ -71,7 +71,9 @@ def load(
     ValueError
         The name is unknown, the files fit no family or several, or a tensor is missing, left over or misshapen.
     FileNotFoundError
-        A file that the family needs is not there.
+        A file that the family needs is not there, and cannot be fetched.
+    ConnectionError
+        The model hub cannot be reached.
     TypeError
         An argument is none that the family asks for.
     """
@@ -83,6 +85,34 @@ def load(
     if path.exists():
         return _load_path(path, family, given).to(device, dtype)
     return _load_name(str(name_or_path), given).to(device, dtype)
+
+
+def fetch(name: str) -> Path:
+    """Fetch the files of a model without loading it, so that it can be loaded without a connection later.
+
+    Files that are there already are checked and kept; a transfer that broke off is continued.
+
+    Parameters
+    ----------
+    name
+        A family or `family.checkpoint`.
+
+    Returns
+    -------
+    The folder with the files: for `load`, or to be copied to a machine without a connection.
+
+    Raises
+    ------
+    FileNotFoundError
+        The files cannot be fetched automatically, or the settings forbid a connection. The message says which files to
+        get, where, and where to put them.
+    ConnectionError
+        The model hub cannot be reached.
+    ValueError
+        The name is unknown, or a file is not the one that was published.
+    """
+    spec, key = _find_checkpoint(name)
+    return checkpoint_folder(spec.name, key, spec.checkpoints[key])
 
 
 def list_models() -> list[str]:
@@ -100,7 +130,8 @@ def describe(name: str) -> dict[str, Any]:
 
     Returns
     -------
-    Title, reference, licence, where to get it, the input it needs, its recipes and its heads.
+    Title, reference, licence, where its files come from, how large they are and where they will lie, the input it
+    needs, its recipes and its heads.
     """
     spec, key = _find_checkpoint(name)
     checkpoint = spec.checkpoints[key]
@@ -110,9 +141,7 @@ def describe(name: str) -> dict[str, Any]:
         "description": checkpoint.description,
         "reference": spec.reference,
         "license": checkpoint.license,
-        "bundled": checkpoint.bundled is not None,
-        "source": checkpoint.source,
-        "files": list(checkpoint.files),
+        **describe_files(spec.name, key, checkpoint),
         "needs": spec.needs,
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
@@ -140,19 +169,8 @@ def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
 
 def _load_name(name: str, given: Mapping[str, Any]) -> Pretrained:
     spec, key = _find_checkpoint(name)
-    checkpoint = spec.checkpoints[key]
-    if checkpoint.bundled is None:
-        raise FileNotFoundError(_how_to_get(f"{spec.name}.{key}", checkpoint))
-    folder = Path(str(files("sclcm.weights"))) / checkpoint.bundled
-    return load_release(spec, folder, name=name, given=given)
-
-
-def _how_to_get(name: str, checkpoint: Checkpoint) -> str:
-    wanted = "\n".join(f"  {file}" for file in checkpoint.files)
-    return (
-        f"The weights of {name!r} do not come with the package. Get these files from {checkpoint.source}:\n{wanted}\n"
-        f"put them into one folder, and pass its path: `sclcm.models.load('path/to/folder')`."
-    )
+    _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
+    return load_release(spec, checkpoint_folder(spec.name, key, spec.checkpoints[key]), name=name, given=given)
 
 
 def _load_path(path: Path, family: str | None, given: Mapping[str, Any]) -> Pretrained:

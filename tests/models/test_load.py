@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sclcm._settings import settings
 from sclcm.checkpoints.files import checkpoint_digest, sha256_of
 from sclcm.models import describe, list_models, load
 from sclcm.nn import readouts
@@ -357,12 +358,14 @@ def test_unknown_checkpoint_lists_those_of_the_family():
             function("geneformer.v9")
 
 
-def test_published_name_without_files_says_what_to_get_and_where():
+def test_published_name_that_is_not_here_says_what_to_get_and_where(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "offline", True)
+    monkeypatch.setattr(settings, "cache_dir", tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
         load("geneformer.v2-316m")
     text = str(caught.value)
-    for part in ("'geneformer.v2-316m' do not come with the package", "ctheodoris/Geneformer", "V2-316M", "config.json",
-                 "model.safetensors", "token_dictionary_gc104M.pkl", "sclcm.models.load("):  # fmt: skip
+    for part in ("offline", "ctheodoris/Geneformer", "V2-316M", "config.json", "model.safetensors",
+                 "token_dictionary_gc104M.pkl", str(tmp_path), "sclcm.models.load("):  # fmt: skip
         assert part in text
 
 
