@@ -84,7 +84,8 @@ def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
     else:
         canonical = csr_matrix(np.asarray(block).astype(dtype))
     canonical.sum_duplicates()
-    canonical.eliminate_zeros()
+    if not canonical.data.all():
+        canonical.eliminate_zeros()
     return canonical
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,73 @@ if TYPE_CHECKING:
     from sclcm.data.matrix import MatrixSource
     from sclcm.data.validation import Check
     from sclcm.genes.align import GeneAlignment
+
+PIECE_VALUES = 100_000
+"""Stored values that are worked on at a time: their arrays stay in the processor's cache, and memory is used again."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowBlock:
+    """Rows as they were read: of the chunk that begins at row `chunk`, those from `start`."""
+
+    chunk: int
+    start: int
+    rows: csr_matrix
+
+
+class ChunkReader:
+    """Reads rows in order, and makes chunks of them in any thread.
+
+    Parameters
+    ----------
+    source
+    alignment
+    obs
+    chunk_size
+    obs_columns
+    check
+    consumer
+        As for `iter_chunks`.
+    """
+
+    def __init__(
+        self,
+        source: MatrixSource,
+        alignment: GeneAlignment,
+        obs: pd.DataFrame,
+        *,
+        chunk_size: int,
+        obs_columns: Sequence[str] = (),
+        check: Check = "counts",
+        consumer: str = "This call",
+    ) -> None:
+        table = as_frame(obs)
+        _check_arguments(source, alignment, table, chunk_size=chunk_size, obs_columns=obs_columns)
+        self._source, self._alignment, self._chunk_size = source, alignment, chunk_size
+        self._columns = {column: table[column] for column in obs_columns}
+        self._check, self._consumer = check, consumer
+
+    def blocks(self) -> Iterator[RowBlock]:
+        """Read the matrix, a chunk at a time, each as one block."""
+        for start in range(0, self._source.shape[0], self._chunk_size):
+            yield RowBlock(chunk=start, start=start, rows=self._source.read(start, start + self._chunk_size))
+
+    def pieces(self) -> Iterator[RowBlock]:
+        """Read the matrix, a chunk at a time, each cut into blocks of about `PIECE_VALUES` values."""
+        for block in self.blocks():
+            yield from _cut(block)
+
+    def make(self, block: RowBlock) -> CellChunk:
+        """Check and align rows; this touches nothing but them and may run in any thread."""
+        rows, start = block.rows, block.start
+        check_values(rows, self._source, start=start, check=self._check, consumer=self._consumer)
+        return CellChunk(
+            start=start,
+            counts=align_rows(rows, self._alignment),
+            totals=np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(),
+            n_genes=np.diff(rows.indptr).astype(np.int64),
+            obs={name: _values(column.iloc[start : start + rows.shape[0]]) for name, column in self._columns.items()},
+        )
 
 
 def iter_chunks(
@@ -54,26 +122,56 @@ def iter_chunks(
     ------
     Chunks in the order of the rows. Nothing is checked or read before the first is asked for.
     """
-    table = as_frame(obs)
-    _check_arguments(source, alignment, table, chunk_size=chunk_size, obs_columns=obs_columns)
-    to_features = alignment.matrix()
-    for start in range(0, source.shape[0], chunk_size):
-        rows = source.read(start, start + chunk_size)
-        check_values(rows, source, start=start, check=check, consumer=consumer)
-        yield CellChunk(
-            start=start,
-            counts=_aligned(rows, to_features),
-            totals=np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(),
-            n_genes=np.diff(rows.indptr).astype(np.int64),
-            obs={column: _values(table[column].iloc[start : start + rows.shape[0]]) for column in obs_columns},
-        )
+    reader = ChunkReader(
+        source, alignment, obs, chunk_size=chunk_size, obs_columns=obs_columns, check=check, consumer=consumer
+    )
+    yield from map(reader.make, reader.blocks())
 
 
-def _aligned(rows: csr_matrix, to_features: csr_matrix) -> csr_matrix:
-    counts = csr_matrix(rows @ to_features, dtype=np.float32)
-    counts.sort_indices()
-    counts.eliminate_zeros()
+def align_rows(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    """Return counts over the features, canonical CSR, float32; `rows` are canonical too."""
+    counts = _taken(rows, alignment) if alignment.is_one_to_one else _summed(rows, alignment)
+    if not counts.data.all():  # a value that float32 has no number for
+        counts.eliminate_zeros()
     return counts
+
+
+def _summed(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    counts = csr_matrix(rows @ alignment.matrix(), dtype=np.float32)
+    counts.sort_indices()
+    return counts
+
+
+def _taken(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    """Take columns instead of summing: several times faster than a sparse product."""
+    features = alignment.feature_of_var[rows.indices]
+    data, indptr = rows.data.astype(np.float32, copy=False), rows.indptr
+    if len(alignment.var_index) < alignment.n_var:
+        is_known = features >= 0
+        features, data = features[is_known], data[is_known]
+        indptr = np.concatenate([[0], np.cumsum(is_known)])[indptr]
+    shape = (rows.shape[0], alignment.n_features)
+    counts = csr_matrix((data, features, indptr.astype(np.int32)), shape=shape)
+    return counts if alignment.is_ascending else _sorted(counts)
+
+
+def _sorted(counts: csr_matrix) -> csr_matrix:
+    """Sort the indices of rows: there and back by columns takes time in proportion to the values, a sort more."""
+    return csr_matrix(counts.tocsc().tocsr())
+
+
+def _cut(block: RowBlock) -> Iterator[RowBlock]:
+    """Cut a block into rows that share its memory."""
+    rows, indptr = block.rows, block.rows.indptr
+    n_pieces = max(1, round(rows.nnz / PIECE_VALUES))
+    height = max(1, -(-rows.shape[0] // n_pieces))
+    for first in range(0, rows.shape[0], height):
+        stops = indptr[first : first + height + 1]
+        cut = slice(int(stops[0]), int(stops[-1]))
+        stored = (rows.data[cut], rows.indices[cut], stops - stops[0])
+        piece = csr_matrix(stored, shape=(len(stops) - 1, rows.shape[1]))
+        piece.has_canonical_format = True
+        yield RowBlock(chunk=block.chunk, start=block.start + first, rows=piece)
 
 
 def _values(column: pd.Series) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from sclcm.encoding.sentences import SPECIAL, CellSentences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +62,7 @@ class TokenBatch:
 
 
 def iter_batches(
-    sentences: CellSentences,
+    sentences: CellSentences | Sequence[CellSentences],
     *,
     pad: int,
     max_tokens: int,
@@ -75,7 +75,7 @@ def iter_batches(
     Parameters
     ----------
     sentences
-        The cells; those without any token are left out.
+        The cells, or pieces of them in their order; those without any token are left out.
     pad
         Token id of the padding.
     max_tokens
@@ -87,7 +87,8 @@ def iter_batches(
     max_width
         Widest rectangle that the model takes; rounding stops there.
     """
-    lengths = sentences.lengths
+    cells = _Cells([sentences] if isinstance(sentences, CellSentences) else sentences)
+    lengths = cells.lengths
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     start = 0
@@ -95,25 +96,50 @@ def iter_batches(
         length = int(lengths[order[start]])
         width = max(length, min(-(-length // step) * step, max_width or length + step))
         n_cells = max(1, min(max_tokens // width, max_cells or len(order)))
-        yield pad_sentences(sentences, order[start : start + n_cells], pad=pad, width=width)
+        yield cells.pad(order[start : start + n_cells], pad=pad, width=width)
         start += n_cells
 
 
 def pad_sentences(sentences: CellSentences, cells: np.ndarray, *, pad: int, width: int | None = None) -> TokenBatch:
     """Put some sentences into a rectangle, by default as wide as the longest of them."""
-    lengths = sentences.lengths[cells]
-    column = np.arange(int(lengths.max(initial=0)) if width is None else width)
-    mask = column < lengths[:, None]
-    source = np.where(mask, sentences.indptr[cells][:, None] + column, 0)
+    if width is None:
+        width = int(sentences.lengths[cells].max(initial=0))
+    return _Cells([sentences]).pad(cells, pad=pad, width=width)
 
-    def rectangle(flat: np.ndarray, fill: float) -> np.ndarray:
-        return np.where(mask, flat[source], flat.dtype.type(fill))
 
-    return TokenBatch(
-        rows=sentences.rows[cells],
-        token_ids=rectangle(sentences.token_ids, pad).astype(np.int64),
-        features=rectangle(sentences.features, SPECIAL),
-        mask=mask,
-        values={name: rectangle(channel, 0) for name, channel in sentences.values.items()},
-        scalars={name: scalar[cells] for name, scalar in sentences.scalars.items()},
-    )
+class _Cells:
+    """The cells of some pieces, numbered through; what is long stays where it is until it is put into a rectangle."""
+
+    def __init__(self, pieces: Sequence[CellSentences]) -> None:
+        self._pieces = pieces
+        self.lengths = np.concatenate([piece.lengths for piece in pieces])
+        self._rows = np.concatenate([piece.rows for piece in pieces])
+        names = pieces[0].scalars
+        self._scalars = {name: np.concatenate([piece.scalars[name] for piece in pieces]) for name in names}
+        self._piece_of = np.repeat(np.arange(len(pieces)), [piece.n_cells for piece in pieces])
+        self._start_of = np.concatenate([piece.indptr[:-1] for piece in pieces])
+
+    def pad(self, cells: np.ndarray, *, pad: int, width: int) -> TokenBatch:
+        """Put some cells into a rectangle."""
+        shape = (len(cells), width)
+        channels = self._pieces[0].values
+        token_ids, features = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int32)
+        mask = np.zeros(shape, dtype=bool)
+        values = {name: np.zeros(shape, dtype=flat.dtype) for name, flat in channels.items()}
+        places = zip(self._piece_of[cells], self._start_of[cells].tolist(), self.lengths[cells].tolist(), strict=True)
+        # Cell by cell: copying a sentence costs less than gathering its tokens one by one.
+        for i, (number, start, length) in enumerate(places):
+            piece, stop = self._pieces[number], start + length
+            token_ids[i, :length], token_ids[i, length:] = piece.token_ids[start:stop], pad
+            features[i, :length], features[i, length:] = piece.features[start:stop], SPECIAL
+            mask[i, :length] = True
+            for name, rectangle in values.items():
+                rectangle[i, :length] = piece.values[name][start:stop]
+        return TokenBatch(
+            rows=self._rows[cells],
+            token_ids=token_ids,
+            features=features,
+            mask=mask,
+            values=values,
+            scalars={name: scalar[cells] for name, scalar in self._scalars.items()},
+        )

@@ -111,10 +111,22 @@ class GeneAlignment:
     feature_index: np.ndarray
     report: AlignmentReport
 
-    @property
+    @cached_property
     def is_one_to_one(self) -> bool:
         """Whether no two var share a feature, so that columns can be taken instead of summed."""
-        return self.report.n_covered == len(self.feature_index)
+        return len(np.unique(self.feature_index)) == len(self.feature_index)
+
+    @cached_property
+    def is_ascending(self) -> bool:
+        """Whether var come in the order of their features, so that columns taken need no sorting."""
+        return bool(np.all(np.diff(self.feature_index) > 0))
+
+    @cached_property
+    def feature_of_var(self) -> np.ndarray:
+        """Feature of each var, -1 where there is none, shape `(n_var,)`, int32."""
+        features = np.full(self.n_var, -1, dtype=np.int32)
+        features[self.var_index] = self.feature_index
+        return features
 
     def matrix(self) -> csr_matrix:
         """Return the map as ones, `(n_var, n_features)`, float32: `counts @ matrix` are the aligned counts."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,20 +14,22 @@ from tqdm import tqdm
 
 from sclcm._settings import settings
 from sclcm._sizes import as_int
+from sclcm.data.ahead import map_ahead
 from sclcm.data.counts import inspect_matrix
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
-from sclcm.data.stream import iter_chunks
+from sclcm.data.stream import ChunkReader, RowBlock
 from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.engine.infer import Reducer, run, token_budget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     import pandas as pd
     from anndata import AnnData
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.sentences import CellSentences
     from sclcm.genes.align import GeneAlignment
     from sclcm.models._pretrained import Pretrained
 
@@ -33,6 +37,12 @@ logger = logging.getLogger("sclcm")
 
 CHUNK_CELLS = 512
 """Cells read at a time: enough to sort by length, few enough for flat memory."""
+
+THREADS = 2
+"""Threads that encode: two keep up with the fastest model on a GPU, and leave other processors to it."""
+
+PIECES_AHEAD = 8
+"""Pieces of a chunk, of some hundred thousand values each, that are encoded before they are needed."""
 
 WIDTH_STEP = 32
 """Batches are a multiple of this wide: oneDNN and compilers make, and keep, a kernel for each shape they meet."""
@@ -69,36 +79,59 @@ class Input:
 
     def chunks(self, pretrained: Pretrained, *, chunk_size: int = CHUNK_CELLS) -> Iterator[CellChunk]:
         """Read the matrix once, and keep account."""
-        columns = [column for column in pretrained.encoding.obs_columns if column in self.obs]
-        for chunk in iter_chunks(
-            self.source,
-            self.alignment,
-            self.obs,
-            chunk_size=chunk_size,
-            obs_columns=columns,
-            consumer=repr(pretrained.name),
-        ):
-            self.counts_total += float(chunk.totals.sum())
-            self.counts_kept += float(chunk.counts.data.sum(dtype=np.float64))
-            self.empty_cells += (chunk.start + np.flatnonzero(np.diff(chunk.counts.indptr) == 0)).tolist()
+        reader = self._reader(pretrained, chunk_size)
+        for chunk in map(reader.make, reader.blocks()):
+            self._count(_account(chunk))
             yield chunk
 
     def batches(
         self, pretrained: Pretrained, *, batch_size: int | None, chunk_size: int = CHUNK_CELLS
-    ) -> Iterator[TokenBatch]:
-        """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens."""
+    ) -> Generator[TokenBatch]:
+        """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens.
+
+        Pieces of a chunk are encoded in threads, ahead of the consumer, who may close the iterator at any time.
+        """
         budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
         pad = pretrained.vocabulary.specials[pretrained.pad]
-        longest = as_int(pretrained.encoding.max_tokens)
-        for chunk in self.chunks(pretrained, chunk_size=chunk_size):
-            yield from iter_batches(
-                pretrained.encode(chunk),
-                pad=pad,
-                max_tokens=budget,
-                max_cells=batch_size,
-                step=WIDTH_STEP,
-                max_width=longest,
-            )
+        longest = pretrained.encoding.max_tokens
+        with closing(self._pieces(pretrained, chunk_size)) as pieces:
+            for _, chunk in groupby(pieces, key=lambda piece: piece.chunk):
+                yield from iter_batches(
+                    [piece.sentences for piece in chunk],
+                    pad=pad,
+                    max_tokens=budget,
+                    max_cells=batch_size,
+                    step=WIDTH_STEP,
+                    max_width=None if longest is None else as_int(longest),
+                )
+
+    def _pieces(self, pretrained: Pretrained, chunk_size: int) -> Generator[_Piece]:
+        """Encode pieces of chunks in threads, and keep account, in order."""
+        reader = self._reader(pretrained, chunk_size)
+
+        def encode(block: RowBlock) -> _Piece:
+            chunk = reader.make(block)
+            return _Piece(chunk=block.chunk, sentences=pretrained.encode(chunk), account=_account(chunk))
+
+        with closing(map_ahead(encode, reader.pieces(), n_threads=THREADS, n_ahead=PIECES_AHEAD)) as pieces:
+            for piece in pieces:
+                self._count(piece.account)
+                yield piece
+
+    def _reader(self, pretrained: Pretrained, chunk_size: int) -> ChunkReader:
+        return ChunkReader(
+            self.source,
+            self.alignment,
+            self.obs,
+            chunk_size=chunk_size,
+            obs_columns=[column for column in pretrained.encoding.obs_columns if column in self.obs],
+            consumer=repr(pretrained.name),
+        )
+
+    def _count(self, account: _Account) -> None:
+        self.counts_total += account.total
+        self.counts_kept += account.kept
+        self.empty_cells += account.empty_cells
 
     def facts(self) -> dict[str, object]:
         """Return what `uns` should remember of the input, after the pass."""
@@ -110,6 +143,33 @@ class Input:
             "matched_count_share": self.counts_kept / self.counts_total if self.counts_total else 0.0,
             "n_empty_cells": len(self.empty_cells),
         }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Account:
+    """What has been seen of some cells."""
+
+    total: float
+    kept: float
+    empty_cells: list[int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Piece:
+    """The sentences of some cells of the chunk that begins at row `chunk`."""
+
+    chunk: int
+    sentences: CellSentences
+    account: _Account
+
+
+def _account(chunk: CellChunk) -> _Account:
+    empty = chunk.start + np.flatnonzero(np.diff(chunk.counts.indptr) == 0)
+    return _Account(
+        total=float(chunk.totals.sum()),
+        kept=float(chunk.counts.data.sum(dtype=np.float64)),
+        empty_cells=empty.tolist(),
+    )
 
 
 def open_input(
@@ -175,8 +235,11 @@ def one_pass(
     data: Input, pretrained: Pretrained, reducers: Iterable[Reducer], *, batch_size: int | None, n_blocks: int | None
 ) -> None:
     """Run the model over all cells once, with a progress bar, and feed the reducers."""
-    batches = data.batches(pretrained, batch_size=batch_size)
-    with tqdm(total=data.source.shape[0], unit="cell", desc=pretrained.name, disable=not settings.progress) as bar:
+    bar_of = {"unit": "cell", "desc": pretrained.name, "disable": not settings.progress}
+    with (
+        closing(data.batches(pretrained, batch_size=batch_size)) as batches,
+        tqdm(total=data.source.shape[0], **bar_of) as bar,
+    ):
         for n_cells in run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks):
             bar.update(n_cells)
         bar.update(len(data.empty_cells) if bar.n < data.source.shape[0] else 0)

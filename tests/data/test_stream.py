@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
+from sclcm.data import stream
 from sclcm.data.matrix import choose_matrix
-from sclcm.data.stream import iter_chunks
+from sclcm.data.stream import ChunkReader, align_rows, iter_chunks
 from sclcm.genes.align import AlignmentReport, GeneAlignment
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def alignment(var_index: list[int], feature_index: list[int], *, n_var: int = N_
     return GeneAlignment(
         n_var=n_var,
         n_features=n_features,
-        var_index=np.array(var_index),
-        feature_index=np.array(feature_index),
+        var_index=np.array(var_index, dtype=np.int64),
+        feature_index=np.array(feature_index, dtype=np.int64),
         report=report,
     )
 
@@ -74,6 +75,44 @@ def test_neither_chunk_size_nor_storage_changes_what_is_read(counts, chunk_size,
     assert all(chunk.counts.has_canonical_format and chunk.counts.dtype == np.float32 for chunk in chunks)
     for found, wanted in zip(together(chunks), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@given(counts=count_matrices, chunk_size=st.integers(1, 10), n_values=st.integers(1, 20))
+@settings(deadline=None, max_examples=60)
+def test_pieces_of_chunks_are_the_chunks(counts, chunk_size, n_values):
+    adata = ad.AnnData(counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "PIECE_VALUES", n_values)
+        reader = ChunkReader(choose_matrix(adata), SUMMING, adata.obs, chunk_size=chunk_size)
+        blocks = list(reader.pieces())
+    assert [block.chunk for block in blocks] == [block.start // chunk_size * chunk_size for block in blocks]
+    chunks = [reader.make(block) for block in blocks]
+    assert [chunk.start for chunk in chunks] == np.cumsum([0, *(chunk.n_cells for chunk in chunks)])[:-1].tolist()
+    for found, wanted in zip(together(chunks), together(read(adata, chunk_size=100)), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@given(
+    counts=count_matrices, features=st.permutations(range(8)), n_known=st.integers(0, N_GENES), ascending=st.booleans()
+)
+@settings(deadline=None, max_examples=60)
+def test_columns_that_are_taken_are_those_that_a_product_sums(counts, features, n_known, ascending):
+    features = sorted(features[:n_known]) if ascending else features[:n_known]
+    one_to_one = alignment(
+        sorted(np.random.default_rng(n_known).permutation(N_GENES)[:n_known]), features, n_features=8
+    )
+    assert one_to_one.is_one_to_one
+    rows = sparse.csr_matrix(counts.astype(np.float64))
+    found = align_rows(rows, one_to_one)
+    assert found.has_canonical_format
+    assert found.dtype == np.float32
+    assert found.nnz == np.count_nonzero(found.toarray())
+    np.testing.assert_array_equal(found.toarray(), (rows @ one_to_one.matrix()).toarray())
+
+
+def test_values_beyond_float32_leave_no_explicit_zeros():
+    rows = sparse.csr_matrix(np.array([[1e-60, 2.0, 0, 0, 0, 0]]))
+    assert align_rows(rows, alignment([0, 1], [0, 1])).nnz == 1
 
 
 def stored_bytes(adata: ad.AnnData) -> list[bytes]:

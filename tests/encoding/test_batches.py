@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,32 @@ def test_batches_respect_the_budget_and_come_longest_first(lengths, max_tokens, 
         assert (batch.token_ids[~batch.mask] == PAD).all()
     widths = [batch.token_ids.shape[1] for batch in batches]
     assert widths == sorted(widths, reverse=True)
+
+
+def take(sentences, start, stop):
+    cut = slice(sentences.indptr[start], sentences.indptr[stop])
+    return CellSentences(
+        token_ids=sentences.token_ids[cut],
+        features=sentences.features[cut],
+        indptr=sentences.indptr[start : stop + 1] - sentences.indptr[start],
+        rows=sentences.rows[start:stop],
+        values={name: channel[cut] for name, channel in sentences.values.items()},
+        scalars={name: scalar[start:stop] for name, scalar in sentences.scalars.items()},
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths.filter(bool), st.data())
+def test_pieces_make_the_batches_of_the_whole(lengths, data):
+    whole = make_sentences(lengths)
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(lengths)), max_size=3))), len(lengths)]
+    pieces = [take(whole, start, stop) for start, stop in itertools.pairwise(cuts)]
+    found, wanted = (list(iter_batches(given, pad=PAD, max_tokens=20, step=4)) for given in (pieces, whole))
+    for batch, other in zip(found, wanted, strict=True):
+        for name in ("rows", "token_ids", "features", "mask"):
+            assert np.array_equal(getattr(batch, name), getattr(other, name))
+        assert np.array_equal(batch.values["value"], other.values["value"])
+        assert np.array_equal(batch.scalars["total"], other.scalars["total"])
 
 
 def test_cells_of_equal_length_keep_their_order():

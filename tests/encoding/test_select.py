@@ -42,10 +42,18 @@ def test_largest_magnitudes_come_first(values):
     assert row.tolist() == np.argsort(-np.abs(values.astype(np.float64)), kind="stable")[:5].tolist()
 
 
-def test_keys_of_equal_values_are_in_order_of_position():
-    keys = descending_keys(np.array([1.0, 3.0, 1.0, 3.0], dtype=np.float32))
-    assert np.argsort(keys).tolist() == [1, 3, 0, 2]
-    assert keys.dtype == np.uint64
+@settings(deadline=None, max_examples=50)
+@given(values)
+def test_keys_ascend_as_values_descend(values):
+    keys = descending_keys(values)
+    assert keys.dtype == np.uint32
+    assert np.argsort(keys, kind="stable").tolist() == np.argsort(-values.astype(np.float64), kind="stable").tolist()
+
+
+def test_rows_that_share_nothing_but_memory_are_ordered_apart():
+    values = np.array([1, 5, 3, 9, 2], dtype=np.float32)
+    rows = ByRank().rows(values, np.array([0, 2, 2, 5]), 2)
+    assert [row.tolist() for row in rows] == [[1, 0], [], [3, 2]]
 
 
 def test_keys_do_not_need_contiguous_float32():
