@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -38,6 +39,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("rb", buffering=0)
+        self.ends: dict[int, int] = {}  # header of an entry -> where the next thing begins
         try:
             self.size = self.file.seek(0, 2)
             self.entries = self._read_directory()
@@ -82,41 +84,41 @@ class Archive:
         header = self._at(entry.header, 30)
         flags, method, n_name, n_extra = struct.unpack("<6xHH16xHH", header)
         if header[:4] != _LOCAL or method != entry.method or flags & 1:
-            self.damaged(f"the header of `{entry.name}` contradicts the directory")
+            self.damaged(f"the header of `{shorten(entry.name)}` contradicts the directory")
         if self._at(entry.header + 30, n_name) != entry.name.encode():
-            self.unsafe(f"gives its entry `{entry.name}` two names")
+            self.unsafe(f"gives its entry `{shorten(entry.name)}` two names")
         start = entry.header + 30 + n_name + n_extra
-        if start + entry.packed > self.size:
-            self.damaged(f"`{entry.name}` reaches beyond the end of the file")
+        if start + entry.packed > self.ends[entry.header]:
+            self.unsafe(f"lets `{shorten(entry.name)}` reach into what follows it")
         return start
 
     def read(self, name: str, *, limit: int) -> bytes:
         """Return one entry as bytes, at most `limit` of them, unpacked if need be."""
         entry = self.entries[name]
         if entry.size > limit:
-            self.unsafe(f"holds `{name}` of {entry.size:,} bytes where at most {limit:,} make sense")
+            self.unsafe(f"holds `{shorten(name)}` of {entry.size:,} bytes where at most {limit:,} make sense")
         raw = self._at(self.data_offset(entry), entry.packed)
         if entry.method == _STORED:
             return raw
         try:
             data = zlib.decompressobj(-15).decompress(raw, entry.size + 1)
         except zlib.error:
-            self.damaged(f"`{name}` cannot be unpacked")
+            self.damaged(f"`{shorten(name)}` cannot be unpacked")
         if len(data) != entry.size:
-            self.unsafe(f"lies about the size of `{name}`")
+            self.unsafe(f"lies about the size of `{shorten(name)}`")
         return data
 
     def read_into(self, name: str, target: memoryview) -> None:
         """Fill `target` with one stored entry."""
         entry = self.entries[name]
         if entry.method != _STORED or entry.size != len(target):
-            self.unsafe(f"holds `{name}` in {entry.size:,} bytes where {len(target):,} are announced")
+            self.unsafe(f"holds `{shorten(name)}` in {entry.size:,} bytes where {len(target):,} are announced")
         self.file.seek(self.data_offset(entry))
         done = 0
         while done < len(target):
             n = self.file.readinto(target[done:])
             if not n:
-                self.damaged(f"it ends within `{name}`")
+                self.damaged(f"it ends within `{shorten(name)}`")
             done += n
 
     # ---- the directory ----
@@ -131,7 +133,7 @@ class Archive:
         while at < length:
             entry, at = self._parse(data, at)
             if entry.name in entries:
-                self.unsafe(f"holds `{entry.name}` twice")
+                self.unsafe(f"holds `{shorten(entry.name)}` twice")
             entries[entry.name] = entry
         if len(entries) != count:
             self.damaged(f"it announces {count:,} entries and lists {len(entries):,}")
@@ -166,7 +168,7 @@ class Archive:
         extra = data[at + 46 + n_name : end]
         size, packed, header = self._widen(extra, [size, packed, header])
         if flags & 1 or method not in {_STORED, _DEFLATED} or (method == _STORED and packed != size):
-            self.unsafe(f"holds `{name}` encrypted, or packed in an unknown way")
+            self.unsafe(f"holds `{shorten(name)}` encrypted, or packed in an unknown way")
         return Entry(name, header, packed, size, method), end + n_comment
 
     def _widen(self, extra: bytes, values: list[int]) -> list[int]:
@@ -194,7 +196,9 @@ class Archive:
 
     def _check_fit(self, entries: dict[str, Entry], directory: int) -> None:
         last = 0
-        for entry in sorted(entries.values(), key=lambda entry: entry.header):
+        ordered = sorted(entries.values(), key=lambda entry: entry.header)
+        self.ends = dict(pairwise([*(entry.header for entry in ordered), directory]))
+        for entry in ordered:
             if entry.header < last or entry.header + 30 + entry.packed > directory:
-                self.unsafe(f"lets `{entry.name}` share its bytes with another entry")
+                self.unsafe(f"lets `{shorten(entry.name)}` share its bytes with another entry")
             last = entry.header + 30 + len(entry.name.encode()) + entry.packed

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=])([A-Za-z?]\d{0,6})', 'fortran_order': (True|False), 'shape': \(([\d, ]{0,400})\),? ?\}\s*"
+    rb"\{'descr': '([<>|=])([A-Za-z?]\d{0,6})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,19}(?:, ?\d{1,19})*,?)?)\),? ?\}\s*"
 )
-_MAX_HEADER = 100_000_000
+MAX_HEADER = 100_000_000
+_MAX_AXES = 64
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -47,10 +49,11 @@ def parse_npy(data: bytes | mmap.mmap, source: str) -> np.ndarray:
         msg = f"`{source}` holds an array that is not of plain numbers or text: {refusal}. {_OBJECTS}"
         raise UnsafeFileError(msg) from refusal
     count = math.prod(shape)
-    if len(data) - start < count * dtype.itemsize:
-        msg = f"`{source}` is truncated: an array of shape {shape} needs more than its {len(data):,} bytes."
+    if len(data) - start != count * dtype.itemsize:
+        what = "is truncated" if len(data) - start < count * dtype.itemsize else "has a lying header"
+        msg = f"`{source}` {what}: its {len(data):,} bytes do not fit an array of shape {shape}. Get the file again."
         raise FormatError(msg)
-    return _make(data[start : start + count * dtype.itemsize], dtype, shape, fortran=fortran, source=source)
+    return _make(data[start:], dtype, shape, fortran=fortran, source=source)
 
 
 _OBJECTS = (
@@ -74,14 +77,13 @@ def _parse_header(header: bytes, source: str) -> tuple[str, str, bool, tuple[int
         msg = f"`{source}` holds {kind}. {_OBJECTS}."
         raise UnsafeFileError(msg)
     order, code, fortran, shape = (part.decode() for part in found.groups())
-    sizes = [part.strip() for part in shape.split(",")]
-    return order, code, fortran == "True", tuple(int(size[:20]) for size in sizes if size.isdigit())
+    return order, code, fortran == "True", tuple(int(size) for size in shape.split(",") if size)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read every array of a `.npz` file."""
     with Archive(path) as archive:
-        limit = 200 * archive.size + (64 << 20)
+        limit = 32 * archive.size + (32 << 20)
         total = sum(entry.size for entry in archive.entries.values())
         if total > limit:
             archive.unsafe(f"unpacks {archive.size:,} bytes to {total:,}")
@@ -101,7 +103,7 @@ def check_safetensors(path: Path, parse: Callable[[bytes, str], Any]) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(_MAX_HEADER, size - 8):
+        if length > min(MAX_HEADER, size - 8):
             msg = (
                 f"`{path}` is truncated or no safetensors file: a header of {length:,} bytes in {size:,}. Get it again."
             )
@@ -125,7 +127,8 @@ def _span(name: str, entry: Any, path: Path) -> tuple[int, int]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         _lies(path, name, "lacks its dtype, shape or position")
     shape, offsets, bits = entry["shape"], entry["data_offsets"], _BITS.get(f"{entry['dtype']}")
-    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    lists = isinstance(shape, list) and isinstance(offsets, list) and len(shape) <= _MAX_AXES
+    numbers = [*shape, *offsets] if lists else [None]
     if any(type(n) is not int or not 0 <= n < 1 << 62 for n in numbers) or len(offsets) != 2 or bits is None:
         _lies(path, name, "has an unknown dtype or no valid shape and position")
     start, stop = offsets

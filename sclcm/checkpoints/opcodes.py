@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sclcm.checkpoints.plain import FormatError, Inert, describe
+from sclcm.checkpoints.plain import Constructor, FormatError, Inert, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sclcm.checkpoints.unpickle import Machine
 
+
+_SET = 216  # bytes of an empty set, of which a file could ask for many
 
 # The few codes that make up nearly all of a dictionary are written out: twice as fast as the general way.
 
@@ -150,7 +152,7 @@ def _reduce(m: Machine) -> None:
 def _new_object(m: Machine) -> None:
     args = m.stack.pop()
     cls = m.stack.pop()
-    if not isinstance(cls, Inert):
+    if not (isinstance(cls, Inert) or (isinstance(cls, Constructor) and cls.new)):
         m.unsafe(f"creates an instance of {describe(cls)}")
     m.call(cls, args)
 
@@ -169,9 +171,15 @@ def _dict_of_mark(m: Machine) -> None:
     _store(m, items)
 
 
+def _empty_set(m: Machine) -> None:
+    m.charge((), cost=_SET)
+    m.push_container(set())
+
+
 def _set_of_mark(m: Machine) -> None:
     items = m.pop_mark()
     m.check_keys(items)
+    m.charge((), cost=_SET)
     m.push_container(frozenset(items))
 
 
@@ -285,7 +293,7 @@ _ALLOWED: Mapping[bytes, Callable[[Machine], None]] = {
     b"\x96": lambda m: m.push(bytearray(m.take(m.number("<Q", 8)))),
     b"]": lambda m: m.push_container([]),
     b"}": lambda m: m.push_container({}),
-    b"\x8f": lambda m: m.push_container(set()),
+    b"\x8f": _empty_set,
     b")": lambda m: m.stack.append(()),
     b"\x85": _short_tuple(1),
     b"\x86": _short_tuple(2),

@@ -28,10 +28,13 @@ class Limits:
     """Bounds that no honest file comes near."""
 
     opcodes: int = 30_000_000
-    memo: int = 5_000_000
+    stack: int = 4_000_000
+    memo: int = 3_000_000
     containers: int = 4_000_000
     calls: int = 2_000_000
     tuple_keys: int = 20_000
+    key_parts: int = 400_000
+    same_hash: int = 8
     depth: int = 100
     nodes: int = 50_000_000
     integer_bytes: int = 1024
@@ -59,6 +62,9 @@ class Constructor(Unfinished):
     label: str
     build: Callable[[tuple[Any, ...]], Any]
     hashes: bool = False  # its argument is a list of set members
+    cost: int = 128  # bytes of memory that a call takes besides its arguments
+    factor: int = 1  # how often its arguments are worked through or copied
+    new: bool = False  # a class whose empty instance NEWOBJ may ask for
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +96,7 @@ Table = Mapping[tuple[str, str], Symbol | Constructor]
 _LEAVES = frozenset({str, int, float, bool, type(None), bytes, bytearray, complex, np.ndarray})
 
 
+_SHORT = 8
 _WALKED = (dict, list, tuple, Record, Unfinished)
 
 
@@ -113,28 +120,43 @@ def shorten(text: Any) -> str:
 # ---- the result: finished, no cycles, not deeper and not larger than data is ----
 
 
-def _children(value: Any) -> list[Any]:
+def _children(value: Any) -> tuple[list[Any], int]:
+    """Return the items of a container that must be walked, and the number of objects in those that need not be."""
     if isinstance(value, dict):
         items: Any = value.values()
-    elif isinstance(value, (list, tuple)):
-        items = value
     elif isinstance(value, Record):
         items = (value.args, value.state)
     else:
-        return []
-    return [item for item in items if type(item) not in _LEAVES and isinstance(item, _WALKED)]
+        items = value if isinstance(value, (list, tuple)) else ()
+    walked: list[Any] = []
+    item: Any
+    small = 1 + len(items)
+    for item in items:
+        if type(item) not in _LEAVES and isinstance(item, _WALKED):
+            if _is_small(item):
+                small += len(item)
+            else:
+                walked.append(item)
+    return walked, small
+
+
+def _is_small(item: Any) -> bool:
+    """Whether an item is a short row of plain values, of which there may be many: no need to walk it."""
+    if type(item) is dict:
+        return not item
+    return type(item) in {list, tuple} and len(item) <= _SHORT and all(type(part) in _LEAVES for part in item)
 
 
 def check_tree(root: Any, *, limits: Limits, unsafe: Callable[[str], NoReturn]) -> None:
     """Walk a loaded object without recursion; refuse unfinished parts, cycles, deep nesting and memo bombs."""
     done: dict[int, tuple[int, int]] = {}  # id -> (nodes when written out in full, depth)
     entered: set[int] = set()
-    stack: list[tuple[Any, list[Any] | None]] = [(root, None)]
+    stack: list[tuple[Any, list[Any] | None, int]] = [(root, None, 0)]
     while stack:
-        value, children = stack.pop()
+        value, children, small = stack.pop()
         key = id(value)
         if children is not None:
-            done[key] = _measure(value, children, done)
+            done[key] = _measure(children, small, done)
             entered.discard(key)
             if done[key][0] > limits.nodes or done[key][1] > limits.depth:
                 unsafe(f"nests deeper than {limits.depth} levels or unfolds to more than {limits.nodes:,} objects")
@@ -145,13 +167,12 @@ def check_tree(root: Any, *, limits: Limits, unsafe: Callable[[str], NoReturn]) 
         elif len(entered) > limits.depth:
             unsafe(f"nests deeper than {limits.depth} levels")
         elif key not in done:
-            children = _children(value)
+            children, small = _children(value)
             entered.add(key)
-            stack.append((value, children))
-            stack.extend((child, None) for child in children if id(child) not in done)
+            stack.append((value, children, small))
+            stack.extend((child, None, 0) for child in children if id(child) not in done)
 
 
-def _measure(value: Any, children: list[Any], done: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    size = len(value) if isinstance(value, (dict, list, tuple)) else 1
+def _measure(children: list[Any], small: int, done: dict[int, tuple[int, int]]) -> tuple[int, int]:
     sizes = [done[id(child)] for child in children]
-    return size + 1 + sum(s for s, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+    return small + sum(s for s, _ in sizes), 1 + max((d for _, d in sizes), default=0)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
+import stat
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from sclcm.checkpoints.arrayfiles import check_safetensors, parse_npy, read_npz
+from sclcm.checkpoints.arrayfiles import MAX_HEADER, check_safetensors, parse_npy, read_npz
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
+from sclcm.checkpoints.rebuild import RECORDS
 from sclcm.checkpoints.torchfiles import allowed_names, is_legacy, read_legacy, read_zip
 from sclcm.checkpoints.unpickle import Machine
 
@@ -18,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-_MAX_JSON = 512 << 20
+_MAX_JSON = 64 << 20
+_MAX_JSON_PARTS = 1_000_000
 _SMALL = 64 << 20
 
 
@@ -56,20 +61,22 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     path
         The file: zip archive, the older format, or a plain pickle.
     inert
-        Full names of classes and functions (`"functools.partial"`) whose instances are kept as inert `Record` objects.
+        Full names of classes and functions (`"functools.partial"`) whose instances are kept as inert `Record` objects,
+        as those of a few classes of plain settings (`argparse.Namespace`, paths, dates) always are.
 
     Returns
     -------
     Dictionaries, lists, tuples, sets, text, numbers, arrays, tensors, and a `Record` for each instance in `inert`.
     """
-    path, names = Path(path), frozenset(inert)
+    path, names = Path(path), RECORDS | frozenset(inert)
     kind = sniff(path)
     if kind == "zip":
         return read_zip(path, inert=names)
     data = _contents(path)
     if kind == "legacy":
         return read_legacy(data, f"{path}", inert=names)
-    _require(kind == "pickle", f"`{path}` is a {kind} file where a pickle or a file of `torch.save` is expected")
+    if kind != "pickle":
+        _refuse_kind(path, kind, "a pickle or a file of `torch.save`")
     return Machine(data, source=f"{path}", table=allowed_names(f"{path}"), inert=names).load()
 
 
@@ -95,31 +102,43 @@ def read_array(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     kind = sniff(path)
     if kind == "npy":
         return parse_npy(_contents(path), f"{path}")
-    _require(kind == "npz", f"`{path}` is a {kind} file where a `.npy` or `.npz` file is expected")
+    if kind != "npz":
+        _refuse_kind(path, kind, "a `.npy` or `.npz` file")
     return read_npz(path)
 
 
 # ---- what a file is ----
 
+_PAGE = "a web page, not the file. The download needs a login, a confirmation or another address"
 _WRONG: Mapping[bytes, str] = {
     b"version https://git-lfs": "a git-LFS pointer: a note of 3 lines in place of the file. Run `git lfs pull`, or "
     "download the file itself",
-    b"<!doctype html": "a web page, not the file. The download needs a login, a confirmation or another address",
-    b"<html": "a web page, not the file. The download needs a login, a confirmation or another address",
     b"<?xml": "an XML answer of a server, not the file. The download needs another address or permission",
+    b"<": _PAGE,
     b"\x89hdf": "an HDF5 file; checkpoints are not read from HDF5",
     b"\x1f\x8b": "compressed with gzip. Unpack it first",
+    b"bzh": "compressed with bzip2. Unpack it first",
+    b"\xfd7zxz": "compressed with xz. Unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd. Unpack it first",
 }
+_SENTENCE = re.compile(rb"[A-Za-z][A-Za-z ,.'!:;-]{3,400}\s*")
 
 
 def sniff(path: Path) -> str:
     """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        msg = f"`{path}` is no regular file. Name a file that lies on disk."
+        raise FormatError(msg)
     with path.open("rb") as file:
         head = file.read(512)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     wrong = next((what for magic, what in _WRONG.items() if start.startswith(magic)), None)
     if not head:
         wrong = "empty. Download or copy it again"
+    elif head[257:262] == b"ustar":
+        wrong = "a tar archive. Unpack it first"
+    elif _SENTENCE.fullmatch(head):
+        wrong = f"a text ({shorten(head[:60].decode().strip().replace(' ', '_'))}), not the file. Download it again"
     if wrong is not None:
         msg = f"`{path}` is {wrong}."
         raise FormatError(msg)
@@ -129,14 +148,17 @@ def sniff(path: Path) -> str:
     if kind == "zip":
         first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if first.endswith(b".npy") else "zip"
-    header = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
-    return "safetensors" if kind == "pickle" and (header or path.suffix == ".safetensors") else kind
+    if kind != "pickle" or (head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER):
+        return kind if kind != "pickle" else "safetensors"
+    if start.startswith((b"{", b"[")):
+        return "JSON"
+    return "safetensors" if path.suffix == ".safetensors" else kind
 
 
-def _require(condition: object, what: str) -> None:
-    if not condition:
-        msg = f"{what}. Use the reader for it, or get the right file."
-        raise FormatError(msg)
+def _refuse_kind(path: Path, kind: str, wanted: str) -> NoReturn:
+    found = "JSON text, perhaps the error message of a server," if kind == "JSON" else f"{kind} file"
+    msg = f"`{path}` is a {found} where {wanted} is expected. Use the reader for it, or get the right file."
+    raise FormatError(msg)
 
 
 def _contents(path: Path) -> bytes | mmap.mmap:
@@ -198,7 +220,7 @@ def _flat_tensors(value: Any, path: Path, keys: tuple[str, ...]) -> dict[str, to
 
 def _check_total(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     total, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
-    if total > 64 * size:
+    if total > min(64 * size, 4 * size + (1 << 30)):
         msg = f"`{path}` of {size:,} bytes unfolds to tensors of {total:,} bytes. Get the file from its authors."
         raise UnsafeFileError(msg)
 
@@ -221,14 +243,22 @@ def _parse_json(data: bytes, source: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in found if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             msg = f"`{source}` names the key `{shorten(twice)}` twice. Get the file from its authors."
             raise UnsafeFileError(msg)
         return found
 
+    def constant(name: str) -> None:
+        msg = f"{name} is no number"
+        raise ValueError(msg)
+
+    if (parts := data.count(b"[") + data.count(b"{")) > _MAX_JSON_PARTS:
+        msg = (
+            f"`{source}` has {parts:,} lists and objects; a JSON file of a checkpoint has at most {_MAX_JSON_PARTS:,}."
+        )
+        raise UnsafeFileError(msg)
     try:
-        return json.loads(data, object_pairs_hook=unique)
+        return json.loads(data, object_pairs_hook=unique, parse_constant=constant)
     except UnsafeFileError:
         raise
     except RecursionError as error:

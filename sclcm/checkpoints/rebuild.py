@@ -238,37 +238,55 @@ def _parameter(args: tuple[Any, ...]) -> torch.Tensor:
 
 # ---- the table ----
 
+_TENSOR = 1024  # what torch keeps of a tensor, in bytes
+
+
+def _attribute_dicts() -> dict[tuple[str, str], Symbol | Constructor]:
+    """Lightning's dictionary of hyper-parameters, which is read as a plain one."""
+    modules = (
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
+        "lightning.pytorch.utilities.parsing",
+    )
+    name = "AttributeDict"
+    return {(module, name): Constructor(f"{module}.{name}", _ordered_dict, new=True) for module in modules}
+
 
 def _constructors() -> dict[tuple[str, str], Symbol | Constructor]:
-    functions: list[tuple[str, str, Callable[[tuple[Any, ...]], Any]]] = [
-        ("collections", "OrderedDict", _ordered_dict),
-        ("_codecs", "encode", _encode),
-        ("numpy", "dtype", _dtype),
-        ("torch", "Size", _size),
-        ("torch", "device", _device),
-        ("torch._utils", "_rebuild_tensor", _tensor),
-        ("torch._utils", "_rebuild_tensor_v2", _tensor),
-        ("torch._utils", "_rebuild_tensor_v3", _tensor_v3),
-        ("torch._utils", "_rebuild_parameter", _parameter),
+    functions: list[tuple[str, str, Callable[[tuple[Any, ...]], Any], int]] = [
+        ("collections", "OrderedDict", _ordered_dict, 128),
+        ("_codecs", "encode", _encode, 128),
+        ("numpy", "dtype", _dtype, 512),
+        ("torch", "Size", _size, 128),
+        ("torch", "device", _device, 128),
+        ("torch._utils", "_rebuild_tensor", _tensor, _TENSOR),
+        ("torch._utils", "_rebuild_tensor_v2", _tensor, _TENSOR),
+        ("torch._utils", "_rebuild_tensor_v3", _tensor_v3, _TENSOR),
+        ("torch._utils", "_rebuild_parameter", _parameter, 128),
     ]
     for core in ("numpy.core", "numpy._core"):
         functions += [
-            (f"{core}.multiarray", "_reconstruct", _reconstruct),
-            (f"{core}.multiarray", "scalar", _scalar),
-            (f"{core}.numeric", "_frombuffer", _from_buffer),
+            (f"{core}.multiarray", "_reconstruct", _reconstruct, 512),
+            (f"{core}.multiarray", "scalar", _scalar, 128),
+            (f"{core}.numeric", "_frombuffer", _from_buffer, 256),
         ]
     for module in ("builtins", "__builtin__"):
         functions += [
-            (module, "bytes", _empty_or(bytes, bytes)),
-            (module, "bytearray", _empty_or(bytearray, bytes)),
-            (module, "complex", _complex),
+            (module, "bytes", _empty_or(bytes, bytes), 128),
+            (module, "bytearray", _empty_or(bytearray, bytes), 128),
+            (module, "complex", _complex, 128),
         ]
-    return {(module, name): Constructor(f"{module}.{name}", build) for module, name, build in functions}
+    return {
+        (module, name): Constructor(f"{module}.{name}", build, cost=cost) for module, name, build, cost in functions
+    }
 
 
 def _sets() -> dict[tuple[str, str], Symbol | Constructor]:
     return {
-        (module, kind.__name__): Constructor(f"{module}.{kind.__name__}", _empty_or(kind, list), hashes=True)
+        (module, kind.__name__): Constructor(
+            f"{module}.{kind.__name__}", _empty_or(kind, list), hashes=True, cost=512, factor=6
+        )
         for module in ("builtins", "__builtin__")
         for kind in (set, frozenset)
     }
@@ -281,4 +299,19 @@ def _symbols() -> dict[tuple[str, str], Symbol | Constructor]:
     return table
 
 
-TABLE: Table = _constructors() | _sets() | _symbols()
+TABLE: Table = _constructors() | _sets() | _attribute_dicts() | _symbols()
+
+# Classes of plain records that hyper-parameters are made of: kept as `Record`, never brought to life.
+RECORDS = frozenset(
+    {
+        "argparse.Namespace",
+        "datetime.date",
+        "datetime.datetime",
+        "datetime.timedelta",
+        *(f"pathlib{sub}.{kind}Path" for sub in ("", "._local") for kind in ("", "Posix", "Windows")),
+        *(f"pathlib{sub}.Pure{kind}Path" for sub in ("", "._local") for kind in ("", "Posix", "Windows")),
+        "torch.torch_version.TorchVersion",
+        "types.SimpleNamespace",
+        "uuid.UUID",
+    }
+)

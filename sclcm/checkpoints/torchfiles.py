@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sclcm.checkpoints.archives import Archive
-from sclcm.checkpoints.plain import Constructor, FormatError, Refusal, Symbol, UnsafeFileError
+from sclcm.checkpoints.plain import Constructor, FormatError, Refusal, Symbol, UnsafeFileError, shorten
 from sclcm.checkpoints.rebuild import STORAGES, TABLE, Storage
 from sclcm.checkpoints.unpickle import Machine
 
@@ -40,7 +40,7 @@ def read_zip(path: Path, *, inert: frozenset[str]) -> Any:
 def _folder(archive: Archive) -> str:
     pickles = [name for name in archive.entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        shown = ", ".join(f"`{name}`" for name in list(archive.entries)[:5]) or "nothing"
+        shown = ", ".join(f"`{shorten(name)}`" for name in list(archive.entries)[:5]) or "nothing"
         msg = f"`{archive.path}` is a zip archive, but not one of `torch.save`: it holds {shown} and no `data.pkl`."
         raise FormatError(msg)
     return pickles[0].removesuffix("/data.pkl")
@@ -52,9 +52,9 @@ def _check_members(archive: Archive, folder: str) -> None:
         raise FormatError(msg)
     for entry in archive.entries.values():
         if not entry.name.startswith(f"{folder}/"):
-            archive.unsafe(f"holds `{entry.name}` outside its folder `{folder}`")
+            archive.unsafe(f"holds `{shorten(entry.name)}` outside its folder `{shorten(folder)}`")
         if entry.packed != entry.size:
-            archive.unsafe(f"holds `{entry.name}` compressed ({entry.packed:,} to {entry.size:,} bytes)")
+            archive.unsafe(f"holds `{shorten(entry.name)}` compressed ({entry.packed:,} to {entry.size:,} bytes)")
     order = f"{folder}/byteorder"
     if order in archive.entries and archive.read(order, limit=16) != b"little":
         msg = f"`{archive.path}` was written on a big-endian machine. Save it again on a little-endian one."
@@ -73,18 +73,18 @@ class _ZipStorages:
         if key not in self.loaded:
             name = f"{self.folder}/data/{key}"
             if name not in self.archive.entries:
-                self.archive.damaged(f"the storage `{name}` is missing")
+                self.archive.damaged(f"the storage `{shorten(name)}` is missing")
             self.loaded[key] = self._read(name, size)
         data = self.loaded[key]
         if data.numel() != size:
-            self.archive.unsafe(f"gives the storage `{key}` two sizes")
-        return Storage(f"storage {key}", dtype, data)
+            self.archive.unsafe(f"gives the storage `{shorten(key)}` two sizes")
+        return Storage(f"storage {shorten(key)}", dtype, data)
 
     def _read(self, name: str, size: int) -> torch.Tensor:
         import torch
 
-        if self.archive.entries[name].size != size:
-            self.archive.unsafe(f"announces {size:,} bytes for `{name}`, which has {self.archive.entries[name].size:,}")
+        if (stored := self.archive.entries[name].size) != size:
+            self.archive.unsafe(f"announces {size:,} bytes for `{shorten(name)}`, which has {stored:,}")
         data = torch.empty(size, dtype=torch.uint8)
         if size:
             self.archive.read_into(name, data.numpy().data)
@@ -157,11 +157,11 @@ class _LegacyStorages:
         if key not in self.loaded:
             self.left -= size
             if self.left < 0:
-                self._refuse(f"announces {size:,} bytes for storage `{key}`, more than the file has left")
-            self.loaded[key] = Storage(f"storage {key}", dtype, torch.empty(size, dtype=torch.uint8))
+                self._refuse(f"announces {size:,} bytes for storage `{shorten(key)}`, more than the file has left")
+            self.loaded[key] = Storage(f"storage {shorten(key)}", dtype, torch.empty(size, dtype=torch.uint8))
         found = self.loaded[key]
         if found.dtype != dtype or found.data.numel() != size:
-            self._refuse(f"gives the storage `{key}` two sizes")
+            self._refuse(f"gives the storage `{shorten(key)}` two sizes")
         return found
 
     def fill(self, data: bytes | mmap.mmap, keys: Any, at: int) -> None:
@@ -202,4 +202,5 @@ def allowed_names(source: str) -> Table:
             raise Refusal(what)
         return value
 
-    return {**TABLE, ("torch.storage", "_load_from_bytes"): Constructor("torch.storage._load_from_bytes", load)}
+    nested = Constructor("torch.storage._load_from_bytes", load, cost=4096, factor=4)
+    return {**TABLE, ("torch.storage", "_load_from_bytes"): nested}

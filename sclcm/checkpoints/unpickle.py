@@ -51,12 +51,15 @@ class Machine:
         self.end: int = len(data)
         self.source, self.table, self.inert, self.persistent = source, table, inert, persistent
         self.limits = limits or Limits()
-        self.max_memo = self.limits.memo
+        # No honest pickle spends less than a few bytes on what it builds or remembers.
+        self.max_memo = min(self.limits.memo, 50_000 + self.end // 4)
+        self.max_containers = min(self.limits.containers, 50_000 + self.end // 5)
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.containers = self.calls = self.tuple_keys = 0
-        self.budget = 8 * self.end + (64 << 20)
+        self.containers = self.calls = self.tuple_keys = self.key_parts = 0
+        self.hashes: dict[int, list[tuple[Any, ...]]] = {}
+        self.budget = 12 * self.end + (48 << 20)
 
     # ---- running ----
 
@@ -81,7 +84,7 @@ class Machine:
 
     def _run(self) -> Any:
         handlers, data, end = HANDLERS, self.data, self.end
-        for _ in range(self.limits.opcodes):
+        for done in range(self.limits.opcodes):
             at = self.at
             if at >= end:
                 self.truncated()
@@ -90,6 +93,8 @@ class Machine:
             if code == STOP:
                 return self._stop()
             handlers[code](self)
+            if not done & 0xFFFF and len(self.stack) > self.limits.stack:
+                self.unsafe(f"holds more than {self.limits.stack:,} objects in no container")
         self.unsafe(f"runs more than {self.limits.opcodes:,} pickle opcodes")
 
     def _stop(self) -> Any:
@@ -155,8 +160,8 @@ class Machine:
     def push_container(self, value: Any) -> None:
         """Put a new container on the stack, counted."""
         self.containers += 1
-        if self.containers > self.limits.containers:
-            self.unsafe(f"builds more than {self.limits.containers:,} containers")
+        if self.containers > self.max_containers:
+            self.unsafe(f"builds more than {self.max_containers:,} containers")
         self.stack.append(value)
 
     def pop_mark(self) -> list[Any]:
@@ -168,7 +173,7 @@ class Machine:
     def remember(self, key: int) -> None:
         """Store the top of the stack in the memo."""
         if len(self.memo) >= self.max_memo or key < 0:
-            self.unsafe(f"keeps more than {self.limits.memo:,} objects in its memo, or numbers them below zero")
+            self.unsafe(f"keeps more than {self.max_memo:,} objects in its memo, or numbers them below zero")
         top = self.memo[key] = self.stack[-1]
         if isinstance(top, Pending):
             top.memo_keys.append(key)
@@ -193,10 +198,11 @@ class Machine:
         self.calls += 1
         if self.calls > self.limits.calls:
             self.unsafe(f"makes more than {self.limits.calls:,} calls")
-        self.charge(args)
         if isinstance(func, Inert):
+            self.charge(args)
             self.stack.append(Record(func.name, args))
             return
+        self.charge(args, cost=func.cost, factor=func.factor)
         if func.hashes:
             self.check_keys([key for members in args for key in members])
         self.stack.append(self._guarded(func.label, func.build, args))
@@ -220,9 +226,9 @@ class Machine:
         except Refusal as refusal:
             self.unsafe(f"misuses `{label}`: {refusal}")
 
-    def charge(self, args: Any) -> None:
+    def charge(self, args: Any, *, cost: int = 128, factor: int = 1) -> None:
         """Count what a call may allocate, so that memoised data cannot be multiplied without end."""
-        self.budget -= _weight(args)
+        self.budget -= factor * _weight(args) + cost
         if self.budget < 0:
             self.unsafe("multiplies its own data far beyond its size")
 
@@ -236,7 +242,7 @@ class Machine:
                 self._check_tuple_key(key)
             elif kind is int:
                 self._check_integer_key(key)
-            elif kind not in _KEYS and not isinstance(key, np.generic):
+            elif kind not in _KEYS and not _hashes_well(key):
                 self.unsafe(f"uses {describe(key)} as a key")
 
     def _check_integer_key(self, key: int) -> None:
@@ -246,12 +252,24 @@ class Machine:
     def _check_tuple_key(self, key: tuple[Any, ...]) -> None:
         self.tuple_keys += 1
         flat = [part for item in key for part in (item if type(item) is tuple else (item,))] if len(key) <= 64 else []
-        simple = all(type(part) in _KEYS or isinstance(part, np.generic) for part in flat)
-        if self.tuple_keys > self.limits.tuple_keys or len(key) > 64 or len(flat) > 4096 or not simple:
+        self.key_parts += len(flat)
+        many = self.tuple_keys > self.limits.tuple_keys or self.key_parts > self.limits.key_parts
+        simple = len(key) <= 64 and len(flat) <= 4096
+        if many or not simple or not all(type(part) in _KEYS or _hashes_well(part) for part in flat):
             self.unsafe(f"uses more than {self.limits.tuple_keys:,} tuples, or a nested or very long one, as keys")
         for part in flat:
             if type(part) is int:
                 self._check_integer_key(part)
+        same = self.hashes.setdefault(hash(key), [])
+        if key not in same:
+            same.append(key)
+        if len(same) > self.limits.same_hash:
+            self.unsafe("uses keys that are made to collide")
+
+
+def _hashes_well(key: Any) -> bool:
+    """Whether few values of a numpy number share a hash: complex and extended numbers can be made to, without end."""
+    return isinstance(key, np.generic) and (key.dtype.kind in "biuSU" or (key.dtype.kind == "f" and key.itemsize <= 8))
 
 
 def _weight(value: Any, depth: int = 2) -> int:
