@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sclcm._settings import settings
@@ -15,8 +16,6 @@ from sclcm.genes.align import align_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import numpy as np
 
     from sclcm.genes.align import GeneAlignment
     from sclcm.genes.vocabulary import GeneVocabulary
@@ -83,7 +82,11 @@ def gene_names(var: pd.DataFrame, gene_key: str) -> list[str]:
             f"`gene_key`, or `gene_key={VAR_NAMES!r}` for the names of var themselves"
         )
         raise ValueError(msg)
-    return ["" if pd.isna(name) else str(name) for name in names]
+    is_missing = names.isna().to_numpy()
+    listed = [str(name) for name in names.tolist()]
+    for i in np.flatnonzero(is_missing).tolist():
+        listed[i] = ""
+    return listed
 
 
 def _candidates(var: pd.DataFrame, preferred: Sequence[str]) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
     from sclcm.genes.names import Readings
     from sclcm.genes.vocabulary import GeneVocabulary
+
+
+# The last alignments to each vocabulary, by the names themselves, and its finder: for as long as it lives.
+_N_REMEMBERED = 4
+_REMEMBERED: WeakKeyDictionary[GeneVocabulary, OrderedDict[tuple[tuple[str, ...], str | None], GeneAlignment]]
+_REMEMBERED = WeakKeyDictionary()
+_FINDERS: WeakKeyDictionary[GeneVocabulary, _FeatureFinder] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +134,7 @@ class GeneAlignment:
         """Feature of each var, -1 where there is none, shape `(n_var,)`, int32."""
         features = np.full(self.n_var, -1, dtype=np.int32)
         features[self.var_index] = self.feature_index
+        features.flags.writeable = False
         return features
 
     def matrix(self) -> csr_matrix:
@@ -161,14 +170,21 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     -------
     The map and its report.
     """
-    listed = [str(name) for name in names]
+    listed = tuple(map(str, names))
+    remembered = _REMEMBERED.setdefault(vocabulary, OrderedDict())
+    alignment = remembered.get((listed, species))
+    if alignment is None:
+        alignment = remembered[listed, species] = _align(listed, vocabulary, species)
+        if len(remembered) > _N_REMEMBERED:
+            remembered.popitem(last=False)
+    return alignment
+
+
+def _align(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> GeneAlignment:
     if vocabulary.names is not None:
-        match = _by_authors_map(listed, vocabulary, vocabulary.names)
-        told = species or guess_species(listed)
-    else:
-        readings = read_names(listed, species=species)
-        match = _by_resolver(listed, vocabulary, readings)
-        told = readings.species
+        match = _by_authors_map(names, vocabulary, vocabulary.names)
+        return _assemble(match, vocabulary, species or guess_species(names))
+    match, told = _by_resolver(names, vocabulary, species)
     return _assemble(match, vocabulary, told)
 
 
@@ -176,35 +192,47 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
 class _Match:
     """The feature position of each name (negative: none), and how the name was read."""
 
-    names: list[str]
+    names: tuple[str, ...]
     positions: np.ndarray
     how: np.ndarray
 
 
-def _by_authors_map(names: list[str], vocabulary: GeneVocabulary, authors: Mapping[str, str]) -> _Match:
+def _by_authors_map(names: tuple[str, ...], vocabulary: GeneVocabulary, authors: Mapping[str, str]) -> _Match:
     position = vocabulary.feature_positions
-    features = [authors.get(name.upper()) for name in names]
-    positions = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
-    how = string_array("unknown" if p < 0 else "mapped" for p in positions)
-    return _Match(names=names, positions=np.array(positions, dtype=np.int64), how=how)
+    features = (authors.get(name.upper()) for name in names)
+    found = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
+    positions = np.array(found, dtype=np.int64)
+    how = string_array(("mapped", "unknown"))[(positions < 0).astype(np.intp)]
+    return _Match(names=names, positions=positions, how=how)
 
 
-def _by_resolver(names: list[str], vocabulary: GeneVocabulary, readings: Readings) -> _Match:
+def _by_resolver(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> tuple[_Match, str | None]:
+    """Read the names that are not features themselves; return also the species, as given or told from all names."""
+    exact = vocabulary.feature_positions
+    positions = np.array([exact.get(name, _UNKNOWN) for name in names], dtype=np.int64)
+    how = np.full(len(names), "exact", dtype=object)
+    others = np.flatnonzero(positions < 0)
+    unread = [names[i] for i in others.tolist()]
+    readings = read_names(unread, species=species, among=names)
+    if unread:
+        positions[others], how[others] = _find_features(unread, readings, vocabulary)
+    beaten = beaten_aliases(positions, how) & (positions >= 0)
+    positions[beaten], how[beaten] = _AMBIGUOUS, "ambiguous"
+    return _Match(names=names, positions=positions, how=how), readings.species
+
+
+def _find_features(names: list[str], readings: Readings, vocabulary: GeneVocabulary) -> tuple[list[int], list[str]]:
+    """Return the position of the feature of each name that has been read, or a negative number, and how it was read."""
     find = _finder(vocabulary).find
     columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
     found = [find(name, gene=gene, ensembl=ensembl, how=how) for name, gene, ensembl, how in columns]
-    positions = np.array([position for position, _ in found], dtype=np.int64)
-    how = string_array(how for _, how in found)
-    beaten = beaten_aliases(positions, how) & (positions >= 0)
-    positions[beaten], how[beaten] = _AMBIGUOUS, "ambiguous"
-    return _Match(names=names, positions=positions, how=how)
+    return [position for position, _ in found], [how for _, how in found]
 
 
 class _FeatureFinder:
     """Finds the feature of a name that has been read."""
 
     def __init__(self, vocabulary: GeneVocabulary) -> None:
-        self._exact = vocabulary.feature_positions
         self._only_ids = vocabulary.ids == "ensembl"
         self._features = vocabulary.readings
         ranks = [HOWS.index(how) for how in self._features.how]
@@ -213,11 +241,9 @@ class _FeatureFinder:
 
     def find(self, name: str, *, gene: str | None, ensembl: str | None, how: str) -> tuple[int, str]:
         """Return the position of the feature, or a negative number, and how the name was read."""
-        position = self._exact.get(name, _UNKNOWN)
-        if position >= 0:
-            return position, "exact"
         if gene is None:
             return _UNKNOWN, how
+        position = _UNKNOWN
         if self._only_ids and ensembl is not None:
             position = self._by_id.get(ensembl, _UNKNOWN)
         # Two Ensembl ids are two genes, even if they go by one symbol.
@@ -228,9 +254,10 @@ class _FeatureFinder:
         return position, self._features.how[position] if how == "exact" else how
 
 
-@lru_cache(maxsize=4)
 def _finder(vocabulary: GeneVocabulary) -> _FeatureFinder:
-    return _FeatureFinder(vocabulary)
+    if vocabulary not in _FINDERS:
+        _FINDERS[vocabulary] = _FeatureFinder(vocabulary)
+    return _FINDERS[vocabulary]
 
 
 def _best(keys: np.ndarray, ranks: list[int]) -> dict[str, int]:
@@ -251,6 +278,7 @@ def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) ->
     names, positions, how = match.names, match.positions, match.how
     var_index = np.flatnonzero(positions >= 0)
     feature_index = positions[var_index]
+    var_index.flags.writeable = feature_index.flags.writeable = False  # alignments are remembered
     covered, uses = np.unique(feature_index, return_counts=True)
     report = AlignmentReport(
         n_var=len(names),
@@ -274,9 +302,10 @@ def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) ->
 
 
 def _renamed(match: _Match, vocabulary: GeneVocabulary) -> dict[str, str]:
-    used = np.flatnonzero(match.positions >= 0).tolist()
-    features = vocabulary.features[match.positions[used]].tolist()
-    pairs = zip((match.names[i] for i in used), features, match.how[used].tolist(), strict=True)
+    used = np.flatnonzero(match.positions >= 0)
+    features = vocabulary.features[match.positions[used]]
+    differ = np.flatnonzero(string_array(match.names)[used] != features)  # few: the rest need no closer look
+    pairs = ((match.names[used[i]], features[i], match.how[used[i]]) for i in differ.tolist())
     return {name: feature for name, feature, how in pairs if is_renamed(name, feature, how)}
 
 

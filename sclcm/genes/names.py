@@ -18,6 +18,7 @@ establish that MGI's terms allow its synonyms to be shipped; `scripts/build_gene
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -115,10 +116,24 @@ def resolve(names: Sequence[str], *, to: IdType, species: str | None = None) -> 
     return Resolution(target=target, how=how, species=readings.species)
 
 
-def read_names(names: Sequence[str], *, species: str | None = None) -> Readings:
-    """Read gene names; `resolve` is the same for one kind of target."""
+def read_names(names: Sequence[str], *, species: str | None = None, among: Sequence[str] | None = None) -> Readings:
+    """Read gene names; `resolve` is the same for one kind of target.
+
+    Parameters
+    ----------
+    names
+        The names to read.
+    species
+        `"human"` or `"mouse"`; `None` tells it from the names, as `resolve` does.
+    among
+        All names of the data, where `names` are some of them: the species is then told from these.
+
+    Returns
+    -------
+    What each name stands for.
+    """
     listed = [str(name) for name in names]
-    told = check_species(species) if species is not None else guess_species(listed)
+    told = check_species(species) if species is not None else guess_species(listed if among is None else among)
     reader = _Reader(told, given=species is not None)
     rows = [reader.read(name) for name in listed]
     columns = np.empty((4, len(rows)), dtype=object)
@@ -129,14 +144,16 @@ def read_names(names: Sequence[str], *, species: str | None = None) -> Readings:
 
 def guess_species(names: Iterable[str]) -> Species | None:
     """Tell the species from Ensembl ids and current symbols; `None` if neither or both species explain the names."""
-    distinct = {str(name) for name in names}
+    distinct = set(map(str, names))
     ids = [found[0] for found in map(as_ensembl, distinct) if found is not None]
-    n_mouse = sum(ensembl.startswith("ENSMUSG") for ensembl in ids)
-    n_human = sum(ensembl.startswith("ENSG") for ensembl in ids)
-    # Mouse symbols have lower-case letters, so that human data in capitals never load the mouse table.
-    lower = {name for name in distinct if not name.isupper()}
-    n_human += len(distinct & load_table("human").approved.keys())
-    n_mouse += len(lower & load_table("mouse").approved.keys()) if len(lower) > len(ids) else 0
+    beginnings = Counter(ensembl[:7] for ensembl in ids)
+    n_mouse = beginnings["ENSMUSG"]
+    n_human = sum(n for beginning, n in beginnings.items() if beginning.startswith("ENSG"))
+    if len(ids) < len(distinct):  # no symbol looks like an id, so that ids alone load no table
+        # Mouse symbols have lower-case letters, so that human data in capitals never load the mouse table.
+        lower = {name for name in distinct if not name.isupper()}
+        n_human += len(distinct & load_table("human").approved.keys())
+        n_mouse += len(lower & load_table("mouse").approved.keys()) if len(lower) > len(ids) else 0
     if n_human > _MIN_RATIO * n_mouse:
         return "human"
     return "mouse" if n_mouse > _MIN_RATIO * n_human else None

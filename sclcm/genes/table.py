@@ -193,6 +193,8 @@ def as_ensembl(name: str) -> tuple[str, str] | None:
     """
     if name[:3] not in _ENS:
         return None
+    if len(name) == 15 and name.startswith("ENSG0") and name[5:].isdecimal():
+        return name, "exact"  # most names by far, and several times faster than the expression below
     found = _ENSEMBL.fullmatch(name.upper())
     if found is None:
         return None

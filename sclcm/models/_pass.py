@@ -15,10 +15,11 @@ from tqdm import tqdm
 from sclcm._settings import settings
 from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
-from sclcm.data.counts import inspect_matrix
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
+from sclcm.data.sampling import sample_rows
 from sclcm.data.stream import ChunkReader, RowBlock
+from sclcm.data.verdicts import judge
 from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.engine.infer import Reducer, run, token_budget
 
@@ -223,7 +224,8 @@ def open_input(
 
 def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:
     """Integers may still be no single cells; other matrices are refused when they are read."""
-    if inspect_matrix(source, n_rows=256).kind == "bulk":
+    _, rows = sample_rows(source, 256)
+    if judge(rows).kind == "bulk":
         msg = (
             f"{source.name} holds bulk samples by its totals (see `sclcm.pp.check_counts`); {pretrained.name!r} was "
             "trained on single cells, so its vectors of them mean little."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -169,3 +172,35 @@ def test_every_var_has_one_feature_at_most_and_equal_names_the_same(case):
     assert report.n_matched == len(alignment.var_index)
     assert set(report.ambiguous) | set(report.dropped) | set(by_name) == set(names)
     assert sum(report.how.values()) == len(names)
+
+
+# ---- what is remembered ----
+
+
+def test_an_alignment_is_made_once_and_again_when_names_species_or_vocabulary_differ():
+    vocab, names = vocabulary("CD3E", "SELL", "ACTB"), ["CD3E", "SELL", "junk"]
+    first = align_genes(names, vocab)
+    assert align_genes(np.array(names, dtype=object), vocab) is first
+    names[2] = "ACTB"
+    assert align_genes(names, vocab).report.n_matched == 3
+    assert align_genes(names[::-1], vocab).feature_index.tolist() != first.feature_index.tolist()
+    assert align_genes(["Cd3e"], vocab).report.n_matched == 0
+    assert align_genes(["Cd3e"], vocab, species="human").report.n_matched == 1
+    assert align_genes(["CD3E", "SELL", "junk"], vocabulary("SELL")).n_features == 1
+    assert first.report.n_matched == 2
+
+
+def test_few_alignments_are_remembered_and_none_of_a_vocabulary_that_is_gone():
+    vocab = vocabulary("CD3E", "SELL", "ACTB")
+    made = [weakref.ref(align_genes(["CD3E", f"x{i}"], vocab)) for i in range(20)]
+    assert sum(alignment() is not None for alignment in made) < 10
+    del vocab
+    gc.collect()
+    assert not any(alignment() is not None for alignment in made)
+
+
+def test_a_remembered_alignment_cannot_be_written_to():
+    alignment = align_genes(["CD3E"], vocabulary("CD3E", "SELL"))
+    for array in (alignment.var_index, alignment.feature_index, alignment.feature_of_var):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
