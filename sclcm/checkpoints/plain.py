@@ -129,22 +129,23 @@ def _children(value: Any) -> tuple[list[Any], int]:
     else:
         items = value if isinstance(value, (list, tuple)) else ()
     walked: list[Any] = []
-    item: Any
     small = 1 + len(items)
     for item in items:
         if type(item) not in _LEAVES and isinstance(item, _WALKED):
-            if _is_small(item):
-                small += len(item)
-            else:
+            size = _size_if_small(item)
+            if size is None:
                 walked.append(item)
+            else:
+                small += size
     return walked, small
 
 
-def _is_small(item: Any) -> bool:
-    """Whether an item is a short row of plain values, of which there may be many: no need to walk it."""
+def _size_if_small(item: Any) -> int | None:
+    """Return the length of a short row of plain values, of which there may be many: no need to walk it."""
     if type(item) is dict:
-        return not item
-    return type(item) in {list, tuple} and len(item) <= _SHORT and all(type(part) in _LEAVES for part in item)
+        return None if item else 0
+    is_short = type(item) in {list, tuple} and len(item) <= _SHORT
+    return len(item) if is_short and all(type(part) in _LEAVES for part in item) else None
 
 
 def check_tree(root: Any, *, limits: Limits, unsafe: Callable[[str], NoReturn]) -> None:
