@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from sclcm.nn.pooling import pool
 from sclcm.nn.tokens import TokenTensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sclcm.nn.readouts import Pooling
 
 logger = logging.getLogger("sclcm")
+
+Todo = TypeVar("Todo")
 
 CPU_TOKENS = 2_048
 """Tokens in a batch on a CPU: enough for the products to be efficient, few enough to stay near the cache."""
@@ -171,16 +173,47 @@ def run(
     budget is halved and the pass goes on.
     """
     reducers = tuple(reducers)
+
+    def work(piece: TokenBatch, pending: list[Reducer]) -> None:
+        _step(lcm, piece, pending, device=device, n_blocks=n_blocks)
+
+    yield from in_pieces(batches, reducers, work, device=device)
+
+
+def in_pieces(
+    batches: Iterable[TokenBatch],
+    todo: Sequence[Todo],
+    work: Callable[[TokenBatch, list[Todo]], None],
+    *,
+    device: torch.device,
+) -> Iterator[int]:
+    """Work on batches, and on halves of them where the memory of the device does not suffice.
+
+    Parameters
+    ----------
+    batches
+        Sentences in rectangles.
+    todo
+        What is to be done with each batch.
+    work
+        Works on a batch, and takes from its list what is done, so that after an error only the rest is done again.
+    device
+        Whose memory it is.
+
+    Yields
+    ------
+    The number of cells done with, after each piece of a batch.
+    """
     largest = None
     for batch in batches:
-        waiting = [(batch, list(reducers))]
+        waiting = [(batch, list(todo))]
         while waiting:
             piece, pending = waiting.pop()
             if largest is not None and piece.token_ids.size > largest and piece.n_cells > 1:
                 waiting.extend((half, list(pending)) for half in reversed(piece.halves()))
                 continue
             try:
-                _step(lcm, piece, pending, device=device, n_blocks=n_blocks)
+                work(piece, pending)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or piece.n_cells == 1:
                     raise

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
-from sclcm.nn.layers import Linear
+from sclcm.nn.cache import KeyValues
+from sclcm.nn.layers import Linear, linear
 
 if TYPE_CHECKING:
     from sclcm.nn import configs
@@ -81,6 +82,46 @@ class SoftmaxAttention(nn.Module):
         out_bmd = target_bhmk.transpose(1, 2).flatten(2)
         return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), self.out(out_bmd) if self.projects_targets else out_bmd
 
+    def prefill(self, x_bld: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
+        """Mix the first tokens of each cell, padded at the right, causally, and keep what later tokens will ask for.
+
+        Parameters
+        ----------
+        x_bld
+            Token vectors, shape `(cells, tokens, width)`. No real token sees the padding, which comes after it.
+        n_more
+            Tokens to make room for.
+
+        Returns
+        -------
+        Shape `(cells, tokens, width)`, and the keys and values.
+        """
+        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, None, causal=True)
+        return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), KeyValues.of(k_bhlk, v_bhlk, n_more)
+
+    def prefill_some(self, x_bld: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
+        """Do what `prefill` does, where only the tokens at some places are to be mixed, shape `(cells, places)`."""
+        n_query = self.out.in_features
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_bmd = linear(gather_places(x_bld, place_bm), weight[:n_query], None if bias is None else bias[:n_query])
+        kv_bld = linear(x_bld, weight[n_query:], None if bias is None else bias[n_query:])
+        q_bhmk = q_bmd.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        k_bhlk, v_bhlk = kv_bld.unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self._look_back(q_bhmk, k_bhlk, v_bhlk, place_bm), KeyValues.of(k_bhlk, v_bhlk, n_more)
+
+    def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
+        """Mix one more token of each cell, at its place, with those before it, and keep its key and value as well."""
+        q_bh1k, k_bh1k, v_bh1k = self._project(x_b1d)
+        kept.append(k_bh1k, v_bh1k, place_b)
+        return self._look_back(q_bh1k, kept.key_bhwk, kept.value_bhwk, place_b.unsqueeze(1))
+
+    def _look_back(self, q_bhmk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, place_bm: Tensor) -> Tensor:
+        """Mix queries at given places with the keys and values up to there; shape `(cells, places, width)`."""
+        allowed = torch.arange(k_bhlk.shape[2], device=place_bm.device) <= place_bm[:, None, :, None]
+        mixed_bhmk = functional.scaled_dot_product_attention(q_bhmk, k_bhlk, v_bhlk, attn_mask=allowed)
+        return self.out(mixed_bhmk.transpose(1, 2).flatten(2))
+
     def scores(self, x_bld: Tensor) -> Tensor:
         """Return the products of queries and keys, neither scaled nor masked, shape `(cells, heads, queries, keys)`."""
         q_bhlk, k_bhlk, _ = self._project(x_bld)
@@ -98,6 +139,11 @@ class SoftmaxAttention(nn.Module):
         """Return queries, keys and values, each of shape `(cells, heads, tokens, head width)`."""
         q_bhlk, k_bhlk, v_bhlk = self.qkv(x_bld).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         return q_bhlk, k_bhlk, v_bhlk
+
+
+def gather_places(x_bld: Tensor, place_bm: Tensor) -> Tensor:
+    """Return the token vectors at some places of each cell, shape `(cells, places, width)`."""
+    return x_bld.gather(1, place_bm.unsqueeze(-1).expand(-1, -1, x_bld.shape[-1]))
 
 
 def allowed_keys(mask_bl: Tensor | None, length: int, *, causal: bool, device: torch.device) -> Tensor | None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn.attention import SoftmaxAttention
+from sclcm.nn.attention import SoftmaxAttention, gather_places
+from sclcm.nn.cache import Cache
 from sclcm.nn.layers import FeedForward, layer_norm
 
 if TYPE_CHECKING:
     from sclcm.nn import configs
+    from sclcm.nn.cache import KeyValues
 
 
 class Block(nn.Module):
@@ -34,6 +36,20 @@ class Block(nn.Module):
         """Transform visible tokens and those to be generated, shapes as given."""
         mixed = self.attn.with_targets(self.attended(x_bld), self.attended(target_bmd), mask_bl)
         return self._finish(x_bld, mixed[0]), self._finish(target_bmd, mixed[1])
+
+    def prefill(self, x_bld: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
+        """Transform the first tokens of each cell, and keep what later ones will ask for."""
+        mixed_bld, kept = self.attn.prefill(self.attended(x_bld), n_more)
+        return self._finish(x_bld, mixed_bld), kept
+
+    def prefill_some(self, x_bld: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
+        """Do what `prefill` does, where only the tokens at some places are asked for."""
+        mixed_bmd, kept = self.attn.prefill_some(self.attended(x_bld), place_bm, n_more)
+        return self._finish(gather_places(x_bld, place_bm), mixed_bmd), kept
+
+    def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
+        """Transform one more token of each cell, at its place."""
+        return self._finish(x_b1d, self.attn.step(self.attended(x_b1d), kept, place_b))
 
     def attended(self, x_bld: Tensor) -> Tensor:
         """Return what the attention of this block is given, for the block's input."""
@@ -100,6 +116,41 @@ class Backbone(nn.Module):
         for block in self.blocks:
             x_bld, target_bmd = cast("Block", block).with_targets(x_bld, target_bmd, mask_bl)
         return self._normalize(x_bld), self._normalize(target_bmd)
+
+    def prefill(self, x_bld: Tensor, length_b: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, Cache]:
+        """Transform the first tokens of each cell, and keep what later ones will ask for.
+
+        Parameters
+        ----------
+        x_bld
+            Token vectors, padded at the right, shape `(cells, tokens, width)`.
+        length_b
+            Tokens of each cell, shape `(cells,)`.
+        place_bm
+            Which of them are asked for, shape `(cells, places)`; the last block computes no others.
+        n_more
+            Tokens to make room for.
+
+        Returns
+        -------
+        Shape `(cells, places, width)`, and the cache.
+        """
+        kept = []
+        *first, last = self.blocks
+        for block in first:
+            x_bld, keys = cast("Block", block).prefill(x_bld, n_more)
+            kept.append(keys)
+        x_bmd, keys = cast("Block", last).prefill_some(x_bld, place_bm, n_more)
+        return self._normalize(x_bmd), Cache(blocks=(*kept, keys), length_b=length_b)
+
+    def step(self, x_b1d: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Transform one more token of each cell; return its vector, shape `(cells, 1, width)`, and the longer cache.
+
+        The given cache is used up.
+        """
+        for block, kept in zip(self.blocks, cache.blocks, strict=True):
+            x_b1d = cast("Block", block).step(x_b1d, kept, cache.length_b)
+        return self._normalize(x_b1d), Cache(blocks=cache.blocks, length_b=cache.length_b + 1)
 
     def _normalize(self, x_bld: Tensor) -> Tensor:
         return x_bld if self.norm is None else self.norm(x_bld)

@@ -142,7 +142,8 @@ class Embedder(nn.Module):
                 raise ValueError(msg)
             x_bld = self.value(x_bld, tokens.value_bl.to(x_bld.dtype), tokens.gene_mask_bl)
         if self.position is not None:
-            x_bld = x_bld + self.position(torch.arange(x_bld.shape[1], device=x_bld.device))
+            places = torch.arange(x_bld.shape[1], device=x_bld.device)
+            x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)
         if self.segment is not None:
             x_bld = x_bld + self.segment.weight[0]
         return self._normalize(x_bld, tokens.condition_b)

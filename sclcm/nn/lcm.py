@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from sclcm._sizes import as_int
 from sclcm.nn.backbone import Backbone, Block
 from sclcm.nn.embedders import Embedder, require_condition
-from sclcm.nn.heads import HeadInput, build_head, read
+from sclcm.nn.heads import HeadInput, build_heads, read
 
 if TYPE_CHECKING:
     from sclcm.nn import configs
+    from sclcm.nn.cache import Cache
     from sclcm.nn.tokens import TokenTensors
 
 
@@ -26,9 +28,7 @@ class LCM(nn.Module):
         self.config = config
         self.embed = Embedder(config)
         self.backbone = Backbone(config.backbone, width)
-        self.heads = nn.ModuleDict(
-            {name: build_head(head, width, self.embed.gene) for name, head in config.heads.items()}
-        )
+        self.heads = build_heads(config.heads, width, self.embed.gene)
         self.apply(_initialize)
 
     @property
@@ -39,6 +39,39 @@ class LCM(nn.Module):
     def forward(self, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
         return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks)
+
+    def prefill(self, tokens: TokenTensors, *, n_last: int, n_more: int) -> tuple[Tensor, Cache]:
+        """Read sentences that are to be continued token by token; the attention must be causal.
+
+        Parameters
+        ----------
+        tokens
+            The sentences, padded at the right.
+        n_last
+            How many tokens at the end of each are asked for; of a shorter sentence the first stands in.
+        n_more
+            Tokens to make room for.
+
+        Returns
+        -------
+        Vectors of the last tokens, in order, shape `(cells, n_last, width)`, and the cache.
+        """
+        if not self.config.backbone.attention.causal:
+            msg = "This model's attention is not causal, so its sentences cannot be continued token by token."
+            raise ValueError(msg)
+        length_b = tokens.lengths()
+        before = torch.arange(n_last, 0, -1, device=length_b.device)
+        place_bm = (length_b.unsqueeze(1) - before).clamp(min=0)
+        return self.backbone.prefill(self.embed(tokens), length_b, place_bm, n_more)
+
+    def step(self, tokens: TokenTensors, cache: Cache) -> tuple[Tensor, Cache]:
+        """Read one more token of each cell; return its vector, shape `(cells, width)`, and the longer cache.
+
+        The given cache is used up.
+        """
+        placed = dataclasses.replace(tokens, place_bl=cache.length_b.unsqueeze(1))
+        x_b1d, cache = self.backbone.step(self.embed(placed), cache)
+        return x_b1d[:, 0], cache
 
     def with_targets(
         self, tokens: TokenTensors, target_ids_bm: Tensor, cell_bd: Tensor | None = None

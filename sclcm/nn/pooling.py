@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sclcm.nn import readouts
+from sclcm.nn.attention import gather_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ def value_weighted_sum(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tens
     return (x_bld.float() * (value_bl.float() * mask_bl).unsqueeze(-1)).sum(1)
 
 
-def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tensor:
+def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tensor:  # noqa: PLR0911
     """Pool token vectors as a recipe says.
 
     Parameters
@@ -64,6 +65,9 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
             return mean_pool(x_bld, tokens.gene_mask_bl)
         case readouts.FirstToken():
             return x_bld[:, 0].float()
+        case readouts.FromEnd(places=places):
+            place_b1 = (tokens.lengths() - 1 - places).clamp(min=0).unsqueeze(1)
+            return gather_places(x_bld, place_b1)[:, 0].float()
         case readouts.TokenMean():
             return mean_pool(x_bld, _real(tokens))
         case readouts.ValueWeightedSum():

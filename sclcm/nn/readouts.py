@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.nn.configs import LayerNorm
 
@@ -104,10 +104,13 @@ class CellGeneHead:
         Width of the cell's side: that of a cell vector, or with that of the condition's vector beside it.
     bias
         Whether the matrix comes with a bias.
+    query_of
+        Name of an earlier head of this type whose query it shares; `None` for a query of its own.
     """
 
     d_cell: Size
     bias: bool = False
+    query_of: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,19 @@ class ValueWeightedMean:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromEnd:
+    """One token, counted from the end of the sentence.
+
+    Parameters
+    ----------
+    places
+        How many tokens come after it; 0 is the last.
+    """
+
+    places: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Concatenated:
     """Several poolings side by side.
 
@@ -175,4 +191,34 @@ class Concatenated:
     parts: tuple[MeanPooling | FirstToken | ValueWeightedMean, ...]
 
 
-Pooling: TypeAlias = MeanPooling | FirstToken | TokenMean | ValueWeightedSum | ValueWeightedMean | Concatenated
+Pooling: TypeAlias = (
+    MeanPooling | FirstToken | FromEnd | TokenMean | ValueWeightedSum | ValueWeightedMean | Concatenated
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyDecoding:
+    """Tokens that a causal model adds to a sentence one by one, each the most probable, with a whole value.
+
+    Parameters
+    ----------
+    token_head
+        Head that scores the tokens.
+    value_head
+        Head with one value for each token of the vocabulary; the chosen token gets its own, rounded half to even.
+    n_tokens
+        Most tokens that are added.
+    stop
+        Special token after which none is added.
+    max_value
+        Largest value of an added token; the smallest is zero.
+    ban
+        Which tokens of the sentence so far are not chosen again: `"all"` or `"all_but_last"`.
+    """
+
+    token_head: str
+    value_head: str
+    n_tokens: Size
+    stop: str
+    max_value: Size
+    ban: Literal["all", "all_but_last"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,6 +27,8 @@ class TokenTensors:
         Values, shape `(cells, tokens)`, or `None`.
     condition_b
         Number of each cell's condition, such as its batch, shape `(cells,)`, or `None`.
+    place_bl
+        Place of each token in its sentence, shape `(cells, tokens)`; `None` counts from the left.
     """
 
     token_ids_bl: Tensor
@@ -32,3 +36,11 @@ class TokenTensors:
     gene_mask_bl: Tensor
     value_bl: Tensor | None = None
     condition_b: Tensor | None = None
+    place_bl: Tensor | None = None
+
+    def lengths(self) -> Tensor:
+        """Return the number of real tokens of each cell, shape `(cells,)`."""
+        if self.mask_bl is None:
+            n_cells, length = self.token_ids_bl.shape
+            return torch.full((n_cells,), length, device=self.token_ids_bl.device)
+        return self.mask_bl.sum(1)
