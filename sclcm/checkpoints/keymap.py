@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -273,6 +274,13 @@ class KeyMap:
 
     def __add__(self, other: KeyMap) -> KeyMap:
         return KeyMap(*self.rules, *other.rules)
+
+    def bare(self, upstream: Mapping[str, Tensor]) -> State:
+        """Return upstream tensors without the prefixes that the first rules strip."""
+        state = dict(upstream)
+        for rule in itertools.takewhile(lambda rule: isinstance(rule, StripPrefix), self.rules):
+            rule.forward(state)
+        return state
 
     def forward(self, upstream: Mapping[str, Tensor]) -> State:
         """Turn upstream tensors into ours; `KeyMapError` lists names that do not fit."""

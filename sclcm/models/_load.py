@@ -60,7 +60,7 @@ def load(
         loaded already stays, with `"auto"`, where and as it is.
     given
         What the files do not state: sizes that the family asks for by name, and `vocabulary`, the folder to take the
-        dictionaries from.
+        dictionaries from, and the configuration where the model's own folder has none.
 
     Returns
     -------
@@ -234,8 +234,8 @@ class _Release:
     used: list[Path] = field(default_factory=list)
 
     def config(self, pattern: str) -> Mapping[str, Any]:
-        """Return the configuration, which lies in the model's own folder."""
-        return self._mapping(find_one(self.folder, (pattern,)))
+        """Return the configuration, which lies in the model's own folder, or else beside the dictionaries."""
+        return self._mapping(find_one(self.folder, (pattern,), also=self.places))
 
     def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
         """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
@@ -258,7 +258,7 @@ def load_release(
     release = _Release(folder, _dictionary_folders(folder, given))
     weights = weights or find_one(folder, spec.weights)
     release.used.append(weights)
-    tensors = read_tensors(weights)
+    tensors = spec.keys.bare(read_tensors(weights))
     prototypes = None if spec.prototypes is None else _read_prototypes(spec.prototypes, tensors, release)
     config = {} if spec.config is None else release.config(spec.config)
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)

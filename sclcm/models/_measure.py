@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
+from sclcm.data.genes import gene_names
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
+from sclcm.models import _measure_binning, _measure_collated, _measure_draws
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
 from sclcm.reference import _probes as probes
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from sclcm.encoding.chunks import CellChunk
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.tokens import TokenTensors
+
+T = TypeVar("T")
 
 
 class Measurement:
@@ -50,14 +54,40 @@ class Measurement:
     ) -> None:
         self.adata, self.folder, self.family = adata, folder, family
         self.draws, self.dtype, self.device = draws, dtype, device
-        self.pretrained = self._load(folder)
+        self.pretrained = self.load(folder)
+        self._made: dict[Any, Any] = {}
 
-    def _load(self, folder: Path) -> Pretrained:
+    def load(self, folder: Path) -> Pretrained:
+        """Return the checkpoint in a folder; dictionaries are those of the pre-trained one."""
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
         return load(folder, **where, vocabulary=self.folder)
 
-    def take(self, probe: probes.Probe, name: str) -> Any:  # noqa: PLR0911, PLR0912
+    def once(self, make: Callable[[Measurement], T]) -> T:
+        """Return what a function makes of this measurement, made at the first call only."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+    def model(self, folder: str) -> Pretrained:
+        """Return a fine-tuned checkpoint, its folder relative to that of the pre-trained one."""
+        if folder == ".":
+            return self.pretrained
+        if folder not in self._made:
+            self._made[folder] = self.load(self.folder / folder)
+        return self._made[folder]
+
+    def as_many(self, array: Any, name: str) -> Any:
+        """Return the first rows of an array, as many as are stored; at least one, as none would prove nothing."""
+        stored = self.draws[name]
+        return array[: max(stored.shape[0] if stored.ndim else 0, 1)]
+
+    def take(self, probe: probes.Probe, name: str) -> Any:
         """Return the array that a probe declares; `name` is that of the array."""
+        with torch.inference_mode():
+            found = self._take(probe, name)
+        return found.float().cpu().numpy() if isinstance(found, torch.Tensor) else found
+
+    def _take(self, probe: probes.Probe, name: str) -> Any:  # noqa: PLR0911, PLR0912
         match probe:
             case probes.Tokens(cropped=cropped, fill=fill):
                 return self._tokens(cropped=cropped, fill=fill)
@@ -96,8 +126,9 @@ class Measurement:
 
     @cached_property
     def input(self) -> Input:
-        """The input, aligned to the vocabulary."""
-        return open_input(self.adata, self.pretrained, check_fit=False)
+        """The input, aligned to the vocabulary by what the authors go by: their own map of names, or equal names."""
+        found = open_input(self.adata, self.pretrained, check_fit=False)
+        return found if self.pretrained.vocabulary.names is not None else _by_equal_names(found, self.pretrained)
 
     @cached_property
     def chunk(self) -> CellChunk:
@@ -120,6 +151,11 @@ class Measurement:
 
     @property
     def _device(self) -> torch.device:
+        return self.pretrained.device
+
+    @property
+    def device_of(self) -> torch.device:
+        """Where tensors have to be."""
         return self.pretrained.device
 
     def _tokens(self, *, cropped: bool, fill: int | None) -> np.ndarray:
@@ -189,7 +225,7 @@ class Measurement:
         return float(torch.nn.functional.cross_entropy(self._masked_logits(mask, head), targets))
 
     def _head_output(self, probe: probes.HeadOutput) -> np.ndarray:
-        tuned = self._load(self.folder / probe.folder)
+        tuned = self.load(self.folder / probe.folder)
         tokens: TokenTensors = to_tensors(self.batch, self._device)
         with torch.inference_mode():
             out = tuned.lcm.heads[probe.head](tuned.lcm(tokens)).float().cpu().numpy()
@@ -228,5 +264,18 @@ class Measurement:
         return mask
 
 
-MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {}
+def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:
+    """Leave out of an alignment what the resolver has read; the authors' code knows a gene by its exact name alone."""
+    alignment = data.alignment
+    names = np.array(gene_names(data.source.var, data.gene_key), dtype=object)[alignment.var_index]
+    same = names == pretrained.vocabulary.features[alignment.feature_index]
+    kept = {"var_index": alignment.var_index[same], "feature_index": alignment.feature_index[same]}
+    return dataclasses.replace(data, alignment=dataclasses.replace(alignment, **kept))
+
+
+MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
+    **_measure_draws.MEASURES,
+    **_measure_collated.MEASURES,
+    **_measure_binning.MEASURES,
+}
 """What computes the arrays of further probes, by the type of the probe."""

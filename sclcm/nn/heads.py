@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn import readouts
-from sclcm.nn.layers import Linear, activation, layer_norm, linear
+from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +109,13 @@ class ValueHead(nn.Module):
     def __init__(self, config: readouts.ValueHead) -> None:
         super().__init__()
         n_layers, hidden = as_int(config.n_layers), as_int(config.d_hidden)
-        widths = [as_int(config.d_in), *[hidden] * (n_layers - 1), 1]
-        self.layers = nn.ModuleList(Linear(d_in, d_out) for d_in, d_out in itertools.pairwise(widths))
-        self.activation = activation(config.activation)
+        widths = [as_int(config.d_in), *[hidden] * (n_layers - 1)]
+        blocks = [(Linear(d_in, d_out), Activation(config.activation)) for d_in, d_out in itertools.pairwise(widths)]
+        self.layers = nn.Sequential(*itertools.chain(*blocks), Linear(widths[-1], 1))
 
     def forward(self, x_nd: Tensor) -> Tensor:
         """Turn vectors of shape `(..., width)` into numbers of shape `(...)`."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            x_nd = self.activation(layer(x_nd))
-        return last(x_nd).squeeze(-1)
+        return self.layers(x_nd).squeeze(-1)
 
 
 class CellGeneHead(nn.Module):
@@ -131,22 +132,35 @@ class CellGeneHead(nn.Module):
         return (self.matrix(query_bld) @ cell_bd.unsqueeze(-1)).squeeze(-1)
 
 
+class SharedCellGeneHead(nn.Module):
+    """A further number for each gene of a cell, from the query that another head has made."""
+
+    def __init__(self, config: readouts.CellGeneHead, d_model: int, other: CellGeneHead) -> None:
+        super().__init__()
+        self.matrix = Linear(d_model, as_int(config.d_cell), bias=config.bias)
+        self._other = (other,)  # in a tuple: the query is the other head's parameter
+
+    def forward(self, gene_bld: Tensor, cell_bd: Tensor) -> Tensor:
+        """Return numbers of shape `(cells, tokens)`."""
+        query_bld = torch.sigmoid(self._other[0].query(gene_bld))
+        return (self.matrix(query_bld) @ cell_bd.unsqueeze(-1)).squeeze(-1)
+
+
 class CellClassHead(nn.Module):
     """Classes of a cell from its vector."""
 
     def __init__(self, config: readouts.CellClassHead, d_model: int) -> None:
         super().__init__()
-        n_hidden = as_int(config.n_hidden)
-        self.hidden = nn.ModuleList(Linear(d_model, d_model) for _ in range(n_hidden))
-        self.norms = nn.ModuleList(layer_norm(config.layer_norm, d_model) for _ in range(n_hidden))
+        blocks = [
+            (Linear(d_model, d_model), Activation(config.activation), layer_norm(config.layer_norm, d_model))
+            for _ in range(as_int(config.n_hidden))
+        ]
+        self.layers = nn.Sequential(*itertools.chain(*blocks))
         self.out = Linear(d_model, as_int(config.n_classes))
-        self.activation = activation(config.activation)
 
     def forward(self, cell_bd: Tensor) -> Tensor:
         """Return logits of shape `(cells, classes)` from cell vectors of shape `(cells, width)`."""
-        for layer, norm in zip(self.hidden, self.norms, strict=True):
-            cell_bd = norm(self.activation(layer(cell_bd)))
-        return self.out(cell_bd)
+        return self.out(self.layers(cell_bd))
 
 
 def read(head: nn.Module, given: HeadInput) -> Tensor:
@@ -154,12 +168,23 @@ def read(head: nn.Module, given: HeadInput) -> Tensor:
     match head:
         case CellClassHead():
             return head(given.cell_bd)
-        case CellGeneHead():
+        case CellGeneHead() | SharedCellGeneHead():
             return head(given.gene_bld, given.cells())
         case ValueHead():
             return head(given.tokens())
         case _:
             return head(given.x_bld)
+
+
+def build_heads(heads: Mapping[str, readouts.HeadConfig], d_model: int, table: nn.Embedding) -> nn.ModuleDict:
+    """Build the heads of a model; one may share parameters with the table, or with a head before it."""
+    built: dict[str, nn.Module] = {}
+    for name, config in heads.items():
+        if isinstance(config, readouts.CellGeneHead) and config.query_of is not None:
+            built[name] = SharedCellGeneHead(config, d_model, cast("CellGeneHead", built[config.query_of]))
+        else:
+            built[name] = build_head(config, d_model, table)
+    return nn.ModuleDict(built)
 
 
 def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding) -> nn.Module:  # noqa: PLR0911

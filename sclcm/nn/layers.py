@@ -34,6 +34,18 @@ def activation(name: object) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
+class Activation(nn.Module):
+    """A non-linearity as a layer of its own, for stacks of layers that are numbered with it."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__()
+        self.function = activation(name)
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Apply it to a tensor of any shape."""
+        return self.function(x_nd)
+
+
 def layer_norm(config: configs.LayerNorm, width: int) -> nn.LayerNorm:
     """Build a normalisation of token vectors of this width."""
     return nn.LayerNorm(width, eps=float(config.eps), bias=bool(config.bias))  # type: ignore[arg-type]

@@ -129,6 +129,11 @@ class LCM(nn.Module):
         )
         return read(self.heads[head], given)
 
+    def attention_scores(self, tokens: TokenTensors, block: int) -> Tensor:
+        """Return products of queries and keys of one block, unscaled; shape `(cells, heads, queries, keys)`."""
+        chosen = cast("Block", self.backbone.blocks[block])
+        return chosen.attn.scores(chosen.attended(self.forward(tokens, n_blocks=block)))
+
     def attention_weights(self, tokens: TokenTensors, block: int) -> Tensor:
         """Return the attention weights of one block, counted from zero; shape `(cells, heads, queries, keys)`."""
         x_bld = self.forward(tokens, n_blocks=block)

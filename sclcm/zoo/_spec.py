@@ -156,12 +156,15 @@ class Variant:
         Rules for their tensors.
     recipes
         Recipes that come in, or replace those of the family.
+    architecture
+        Parts of the architecture that come in, or replace those of the family, by the name of their field.
     """
 
     when: tuple[Condition, ...]
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
     keys: KeyMap = field(default_factory=KeyMap)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    architecture: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +290,7 @@ def with_variants(spec: ModelSpec, facts: ReleaseFacts, vocabulary: GeneVocabula
             heads = {**spec.architecture.heads, **variant.heads}
             spec = dataclasses.replace(
                 spec,
-                architecture=dataclasses.replace(spec.architecture, heads=heads),
+                architecture=dataclasses.replace(spec.architecture, **{**variant.architecture, "heads": heads}),  # type: ignore[arg-type]
                 keys=spec.keys + variant.keys,
                 recipes={**spec.recipes, **variant.recipes},
             )

@@ -1,0 +1,241 @@
+"""Check what upstream has drawn: it must be something that our own encoding could have drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sclcm._sizes import as_int
+from sclcm.encoding.sentences import NO_LIMIT
+from sclcm.encoding.values import Bins, quantile_bins
+from sclcm.reference import _collated_probes as probes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sclcm.models._measure import Measurement
+    from sclcm.models._pretrained import Pretrained
+
+
+class Collated:
+    """Sentences of a measurement without limit, in the order of var, with what random steps could make of them."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        pretrained, sentences = measurement.pretrained, measurement.pretrained.encode(measurement.chunk, limit=NO_LIMIT)
+        self.pad = pretrained.vocabulary.specials[pretrained.pad]
+        self.special = float(pretrained.encoding.special_value)  # type: ignore[arg-type]
+        place = var_order(measurement)
+        self.tokens: list[np.ndarray] = []
+        self.lowest: list[np.ndarray] = []
+        self.highest: list[np.ndarray] = []
+        for cell in range(sentences.n_cells):
+            span = slice(sentences.indptr[cell], sentences.indptr[cell + 1])
+            features = sentences.features[span]
+            genes = features >= 0
+            order = np.concatenate([np.flatnonzero(~genes), np.flatnonzero(genes)[np.argsort(place[features[genes]])]])
+            counts = measurement.chunk.counts[cell].toarray().ravel()[features[genes]]
+            low, high = np.full((2, len(features)), self.special)
+            low[genes], high[genes] = quantile_bins(counts, n_bins(pretrained))
+            self.tokens.append(sentences.token_ids[span][order])
+            self.lowest.append(low[order])
+            self.highest.append(high[order])
+
+    def check_tokens(self, stored: np.ndarray, name: str) -> np.ndarray:
+        """Return the tokens that a stored sample stands for: ours, but for cells of which only some fit."""
+        require_shape(stored, (len(self.tokens), None), name, kinds="iu")
+        out = np.full(stored.shape, self.pad, dtype=np.int64)
+        for row, sample, tokens in zip(out, stored, self.tokens, strict=True):
+            if len(tokens) <= len(row):
+                row[: len(tokens)] = tokens
+            elif sample[0] != tokens[0] or len(set(sample)) < len(sample) or not set(sample) <= set(tokens):
+                msg = f"{name!r} is no sample of the genes that its cells express."
+                raise ValueError(msg)
+            else:
+                row[:] = sample
+        return out
+
+    def check_values(self, stored: np.ndarray, tokens: np.ndarray, name: str) -> np.ndarray:
+        """Return the values of tokens: the stored ones where several are possible, else the only one."""
+        require_shape(stored, tokens.shape, name, kinds="f")
+        out = np.full(stored.shape, self.special, dtype=np.float32)
+        for cell, ids in enumerate(self.tokens):
+            bounds = zip(self.lowest[cell].tolist(), self.highest[cell].tolist(), strict=True)
+            possible = dict(zip(ids.tolist(), bounds, strict=True))
+            for column in np.flatnonzero(tokens[cell] != self.pad):
+                out[cell, column] = np.clip(np.rint(stored[cell, column]), *possible[int(tokens[cell, column])])
+        return out
+
+
+def var_order(measurement: Measurement) -> np.ndarray:
+    """Return the first column of var that each feature has, shape `(features,)`."""
+    alignment = measurement.input.alignment
+    place = np.full(alignment.n_features, alignment.n_var)
+    np.minimum.at(place, alignment.feature_index, alignment.var_index)
+    return place
+
+
+def n_bins(pretrained: Pretrained) -> int:
+    """Return the number of bins of a model's encoding."""
+    if not isinstance(pretrained.encoding.value, Bins):
+        msg = f"{pretrained.name!r} does not bin its values, so that its draws cannot be checked."
+        raise TypeError(msg)
+    return as_int(pretrained.encoding.value.n_bins)
+
+
+def require_shape(array: np.ndarray, shape: tuple[int | None, ...], name: str, *, kinds: str) -> None:
+    """Refuse an input of another kind or shape; `None` stands for any length but zero."""
+    fits = array.ndim == len(shape) and all(
+        length > 0 and wanted in (None, length) for length, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in kinds:
+        msg = f"{name!r} has the shape {array.shape} and the type {array.dtype}, which do not fit the other arrays."
+        raise ValueError(msg)
+
+
+def collated(m: Measurement) -> Collated:
+    """Return the collated sentences of a measurement, made once."""
+    return m.once(Collated)
+
+
+def token_input(m: Measurement, probe: probes.TokenInput, name: str) -> np.ndarray:
+    """Token ids of the vocabulary, each once a row, padding at the right."""
+    stored, vocabulary = np.asarray(m.draws[name]), m.pretrained.vocabulary
+    require_shape(stored, (None, None), name, kinds="iu")
+    pad = vocabulary.specials[m.pretrained.pad]
+    vocabulary.labels(stored)
+    for row in stored:
+        length = int((row != pad).sum())
+        starts = probe.first is None or row[0] == vocabulary.specials[probe.first]
+        if not length or (row[:length] == pad).any() or len(set(row[:length].tolist())) < length or not starts:
+            msg = f"{name!r} should hold each token once a row, with padding at the right; found {row.tolist()}."
+            raise ValueError(msg)
+    return stored
+
+
+def bin_input(m: Measurement, probe: probes.BinInput, name: str) -> np.ndarray:
+    """Bins at genes, the value of special tokens elsewhere."""
+    stored, tokens = np.asarray(m.draws[name]), m.draws[probe.tokens]
+    require_shape(stored, tokens.shape, name, kinds="f")
+    is_gene = np.isin(tokens, m.pretrained.vocabulary.token_ids)
+    bins = (stored == np.rint(stored)) & (stored >= 1) & (stored < n_bins(m.pretrained))
+    if not np.where(is_gene, bins, stored == float(m.pretrained.encoding.special_value)).all():  # type: ignore[arg-type]
+        msg = f"{name!r} should hold bins at genes and the value of special tokens elsewhere."
+        raise ValueError(msg)
+    return stored
+
+
+def hidden_input(m: Measurement, probe: probes.HiddenInput, name: str) -> np.ndarray:
+    """Return a mask over tokens that hides something, but no padding."""
+    mask, tokens = np.asarray(m.draws[name]), m.draws[probe.drawn.tokens]
+    require_shape(mask, tokens.shape, name, kinds="b")
+    if not mask.any() or (mask & (tokens == m.pretrained.vocabulary.specials[m.pretrained.pad])).any():
+        msg = f"{name!r} should hide some tokens, and no padding."
+        raise ValueError(msg)
+    return mask
+
+
+def condition_input(m: Measurement, probe: probes.ConditionInput, name: str) -> np.ndarray:
+    """Batches that the checkpoint knows."""
+    stored, condition = np.asarray(m.draws[name]), m.model(probe.folder).architecture.condition
+    require_shape(stored, (m.adata.n_obs,), name, kinds="iu")
+    if condition is None or stored.min() < 0 or stored.max() >= as_int(condition.n_conditions):
+        msg = f"{name!r} names batches {sorted(set(stored.tolist()))}, which the fine-tuned checkpoint does not know."
+        raise ValueError(msg)
+    return stored
+
+
+def tensor_input(m: Measurement, probe: probes.TensorInput, name: str) -> np.ndarray:
+    """One finite number for each channel, or a count."""
+    stored = np.asarray(m.draws[name])
+    if stored.shape not in ((), (m.pretrained.d_model,)) or not np.isfinite(stored).all():
+        msg = f"{name!r} should hold a finite number for each of {m.pretrained.d_model} channels, or a count."
+        raise ValueError(msg)
+    return stored
+
+
+def sampled_tokens(m: Measurement, probe: probes.SampledTokens, name: str) -> np.ndarray:
+    """Check a sample of genes with counts, in which genes outside the vocabulary have the padding token."""
+    stored = np.asarray(m.draws[name])
+    require_shape(stored, (None, None), name, kinds="iu")
+    known, unknown = _known_counts(m), _unknown_counts(m)
+    for cell, row in enumerate(stored):
+        genes = [token for token in row[1:].tolist() if token != collated(m).pad]
+        fits = len(set(genes)) == len(genes) and set(genes) <= set(known[cell])
+        complete = len(row) - 1 <= len(known[cell]) + len(unknown[cell])
+        if row[0] != m.pretrained.vocabulary.specials["<cls>"] or not fits or not complete:
+            msg = f"{name!r} is no sample of the genes that cell {cell} expresses."
+            raise ValueError(msg)
+        if len(row) - 1 - len(genes) > len(unknown[cell]):
+            msg = f"{name!r} has more genes outside the vocabulary than cell {cell} expresses."
+            raise ValueError(msg)
+    return stored
+
+
+def sampled_values(m: Measurement, probe: probes.SampledValues, name: str) -> np.ndarray:
+    """Counts of sampled tokens; those at padding tokens must be some of the counts of unknown genes."""
+    stored, tokens = np.asarray(m.draws[name]), m.draws[probe.tokens]
+    require_shape(stored, tokens.shape, name, kinds="f")
+    out = np.zeros(stored.shape, dtype=np.float32)
+    known, unknown = _known_counts(m), _unknown_counts(m)
+    for cell, row in enumerate(tokens):
+        out[cell, 1:] = [known[cell].get(token, np.nan) for token in row[1:].tolist()]
+        drawn = np.flatnonzero(row == collated(m).pad)
+        out[cell, drawn] = stored[cell, drawn]
+        left = list(unknown[cell])
+        for value in stored[cell, drawn].tolist():
+            if value not in left:
+                msg = f"{name!r} gives {value} for a gene outside the vocabulary, which cell {cell} does not have."
+                raise ValueError(msg)
+            left.remove(value)
+    return out
+
+
+def hidden_values(m: Measurement, probe: probes.HiddenValues, name: str) -> np.ndarray:
+    """Values of which a share is hidden: which is a draw."""
+    stored, values = np.asarray(m.draws[name]), np.asarray(m.draws[probe.values])
+    require_shape(stored, values.shape, name, kinds="f")
+    hidden = stored == probe.hidden
+    wanted = ((values != collated(m).special).sum(1) * probe.share).astype(int)
+    if (hidden.sum(1) != wanted).any():
+        msg = f"{name!r} hides {hidden.sum(1).tolist()} values, expected {wanted.tolist()}."
+        raise ValueError(msg)
+    return np.where(hidden, stored.dtype.type(probe.hidden), values)
+
+
+def _known_counts(m: Measurement) -> list[dict[int, float]]:
+    """Return token id -> count of the genes of each cell that the vocabulary has."""
+    ids = m.pretrained.vocabulary.token_ids
+    rows = (m.chunk.counts[cell] for cell in range(m.chunk.n_cells))
+    return [dict(zip(ids[row.indices].tolist(), row.data.tolist(), strict=True)) for row in rows]
+
+
+def _unknown_counts(m: Measurement) -> list[list[float]]:
+    """Return the counts of the genes of each cell that the vocabulary lacks."""
+    unknown = np.setdiff1d(np.arange(m.adata.n_vars), m.input.alignment.var_index)
+    rows = m.input.source.read(0, m.adata.n_obs)[:, unknown]
+    return [rows[cell].data.tolist() for cell in range(rows.shape[0])]
+
+
+def collated_tokens(m: Measurement, probe: probes.CollatedTokens, name: str) -> np.ndarray:
+    """Tokens in the order of var, of which only those of long sentences are a draw."""
+    return collated(m).check_tokens(m.draws[probe.drawn.tokens], name)
+
+
+def collated_values(m: Measurement, probe: probes.CollatedValues, name: str) -> np.ndarray:
+    """Values of tokens, of which only those with several possible bins are a draw."""
+    return collated(m).check_values(m.draws[probe.drawn.values], m.draws[probe.drawn.tokens], name)
+
+
+MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
+    probes.CollatedTokens: collated_tokens,
+    probes.CollatedValues: collated_values,
+    probes.TokenInput: token_input,
+    probes.BinInput: bin_input,
+    probes.HiddenInput: hidden_input,
+    probes.ConditionInput: condition_input,
+    probes.TensorInput: tensor_input,
+    probes.SampledTokens: sampled_tokens,
+    probes.SampledValues: sampled_values,
+    probes.HiddenValues: hidden_values,
+}
