@@ -80,10 +80,12 @@ class ChunkReader:
         """Check and align rows; this touches nothing but them and may run in any thread."""
         rows, start = block.rows, block.start
         check_values(rows, self._source, start=start, check=self._check, consumer=self._consumer)
+        counts, named_totals = _align(rows, self._alignment)
         return CellChunk(
             start=start,
-            counts=align_rows(rows, self._alignment),
+            counts=counts,
             totals=np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(),
+            named_totals=named_totals,
             n_genes=np.diff(rows.indptr).astype(np.int64),
             obs={name: _values(column.iloc[start : start + rows.shape[0]]) for name, column in self._columns.items()},
         )
@@ -130,7 +132,25 @@ def iter_chunks(
 
 def align_rows(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
     """Return counts over the features, canonical CSR, float32; `rows` are canonical too."""
-    counts = _taken(rows, alignment) if alignment.is_one_to_one else _summed(rows, alignment)
+    return _align(rows, alignment)[0]
+
+
+def _align(rows: csr_matrix, alignment: GeneAlignment) -> tuple[csr_matrix, np.ndarray | None]:
+    """Return counts over the features, and the totals over the wider list of genes where there is one."""
+    if alignment.detour is None:
+        return _merged(rows, alignment), None
+    to_wider, to_features = alignment.detour
+    wider = _merged(rows, to_wider)
+    return _merged(wider, to_features), np.asarray(wider.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def _merged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    if alignment.is_one_to_one:
+        counts = _taken(rows, alignment)
+    elif alignment.merge == "sum":
+        counts = _summed(rows, alignment)
+    else:
+        counts = _averaged(rows, alignment)
     if not counts.data.all():  # a value that float32 has no number for
         counts.eliminate_zeros()
     return counts
@@ -139,6 +159,14 @@ def align_rows(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
 def _summed(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
     counts = csr_matrix(rows @ alignment.matrix(), dtype=np.float32)
     counts.sort_indices()
+    return counts
+
+
+def _averaged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    """Means over the var of each feature, rounded half to even."""
+    counts = _summed(rows, alignment)
+    shared = alignment.n_var_of_feature[counts.indices]
+    counts.data = np.where(shared > 1, np.rint(counts.data / shared), counts.data).astype(np.float32)
     return counts
 
 

@@ -27,6 +27,8 @@ class CellChunk:
         Sum of each full row, over all genes measured, shape `(cells,)`.
     n_genes
         Number of expressed genes of each full row, shape `(cells,)`.
+    named_totals
+        Sum of each row over the wider list of genes that the vocabulary brings, shape `(cells,)`, or `None`.
     obs
         Values of the columns of `obs` that the model reads, each of shape `(cells,)`.
     """
@@ -35,6 +37,7 @@ class CellChunk:
     counts: csr_matrix
     totals: np.ndarray
     n_genes: np.ndarray
+    named_totals: np.ndarray | None = None
     obs: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property

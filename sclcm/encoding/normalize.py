@@ -54,8 +54,27 @@ class LogNormalize:
         """Return values for the stored counts, shape `(stored,)`, float32."""
         totals = library_sizes(chunk, self.total_key)
         _check_totals(totals, chunk, self.total_key)
-        scale = np.divide(float(self.target_sum), totals, out=np.zeros_like(totals), where=totals > 0)  # type: ignore[arg-type]
-        return np.log1p(data * np.repeat(scale, np.diff(chunk.counts.indptr))).astype(np.float32)
+        return _log_per(float(self.target_sum), data, chunk=chunk, totals=totals)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormalizeNamed:
+    """log1p of counts per `target_sum`, by the total over the wider list of genes that the vocabulary brings.
+
+    Parameters
+    ----------
+    target_sum
+        Counts per cell after scaling.
+    """
+
+    target_sum: Number = 1e4
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        if chunk.named_totals is None:
+            msg = "The vocabulary brings no wider list of genes, over which totals are to be taken; use `LogNormalize`."
+            raise ValueError(msg)
+        return _log_per(float(self.target_sum), data, chunk=chunk, totals=chunk.named_totals)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +101,12 @@ class Standardize:
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
 
-NormalizeStep = DivideByFactor | LogNormalize | Standardize
+NormalizeStep = DivideByFactor | LogNormalize | LogNormalizeNamed | Standardize
+
+
+def _log_per(target_sum: float, data: np.ndarray, *, chunk: CellChunk, totals: np.ndarray) -> np.ndarray:
+    scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    return np.log1p(data * np.repeat(scale, np.diff(chunk.counts.indptr))).astype(np.float32)
 
 
 def library_sizes(chunk: CellChunk, total_key: str | None) -> np.ndarray:

@@ -55,7 +55,16 @@ class InOrder:
         return rows
 
 
-SelectStep = ByRank | LargestMagnitude | InOrder
+@dataclass(frozen=True, kw_only=True)
+class Reversed:
+    """All genes with a value, against vocabulary order, the last of the vocabulary first."""
+
+    def rows(self, values: np.ndarray, indptr: np.ndarray, limit: int) -> list[np.ndarray]:
+        """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
+        return [np.arange(start, stop)[::-1][:limit] for start, stop in itertools.pairwise(indptr.tolist())]
+
+
+SelectStep = ByRank | LargestMagnitude | InOrder | Reversed
 
 
 def descending_keys(values: np.ndarray) -> np.ndarray:

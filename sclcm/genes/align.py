@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sclcm.genes.names import HOWS, beaten_aliases, guess_species, is_renamed, read_names, string_array
+from sclcm.genes.names import (
+    HOWS,
+    beaten_aliases,
+    guess_id_type,
+    guess_species,
+    is_renamed,
+    read_names,
+    string_array,
+)
 from sclcm.genes.table import AMBIGUOUS as _AMBIGUOUS
 from sclcm.genes.table import UNKNOWN as _UNKNOWN
 from sclcm.genes.table import as_ensembl
@@ -20,8 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sclcm.genes.names import Readings
-    from sclcm.genes.vocabulary import GeneVocabulary
+    from sclcm.genes.vocabulary import GeneVocabulary, Merge
 
+
+# Ways of reading a name that is not used, yet not dropped for want of a feature.
+_OTHERWISE = ("ambiguous", "repeated")
 
 # The last alignments to each vocabulary, by the names themselves, and its finder: for as long as it lives.
 _N_REMEMBERED = 4
@@ -44,7 +56,7 @@ class AlignmentReport:
         Var name to feature, for names read as something other than a current name or id: a previous symbol, an
         alias, a version suffix, another letter case. Plain translation between symbol and Ensembl id is not listed.
     merged
-        Feature to the var names that share it; their counts are summed.
+        Feature to the var names that share it; their counts are merged.
     ambiguous
         Var names that could be several genes, and aliases of a gene that is there by another name; they are not used.
     dropped
@@ -108,9 +120,13 @@ class GeneAlignment:
     var_index
         The var columns used, ascending.
     feature_index
-        The feature of each; var that share a feature have their counts summed.
+        The feature of each; var that share a feature are merged.
     report
         What was renamed, merged, ambiguous and dropped.
+    merge
+        What becomes of var that share a feature: `"sum"`, or `"mean_round"`, their mean rounded half to even.
+    detour
+        The way over a wider list of genes, where the vocabulary has one: var to that list, then the list to features.
     """
 
     n_var: int
@@ -118,6 +134,8 @@ class GeneAlignment:
     var_index: np.ndarray
     feature_index: np.ndarray
     report: AlignmentReport
+    merge: Merge = "sum"
+    detour: tuple[GeneAlignment, GeneAlignment] | None = None
 
     @cached_property
     def is_one_to_one(self) -> bool:
@@ -136,6 +154,11 @@ class GeneAlignment:
         features[self.var_index] = self.feature_index
         features.flags.writeable = False
         return features
+
+    @cached_property
+    def n_var_of_feature(self) -> np.ndarray:
+        """Number of var of each feature, shape `(n_features,)`."""
+        return np.bincount(self.feature_index, minlength=self.n_features)
 
     def matrix(self) -> csr_matrix:
         """Return the map as ones, `(n_var, n_features)`, float32: `counts @ matrix` are the aligned counts."""
@@ -156,6 +179,8 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     does. Otherwise a name that is a feature is that feature, and any other is read by the resolver of
     `sclcm.genes.names`: version suffix, letter case, previous symbol, alias, symbol to Ensembl id and back. Names that
     could be several genes are reported, never guessed.
+
+    A vocabulary with a wider list of genes has that list read the names; its features are among the genes found.
 
     Parameters
     ----------
@@ -181,11 +206,38 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
 
 
 def _align(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> GeneAlignment:
+    wider = vocabulary.universe
+    if wider is None:
+        match, told = _match(names, vocabulary, species)
+        return _assemble(match, vocabulary, told)
+    match, told = _match(names, wider, species)
+    within = _assemble(_by_synonyms(tuple(wider.features), vocabulary, {}), vocabulary, told)
+    through = _through(match, within)
+    return dataclasses.replace(_assemble(through, vocabulary, told), detour=(_assemble(match, wider, told), within))
+
+
+def _through(match: _Match, within: GeneAlignment) -> _Match:
+    """Lead names that were found in a wider list on to the features among it."""
+    is_found = match.positions >= 0
+    positions, how = match.positions.copy(), match.how.copy()
+    positions[is_found] = within.feature_of_var[positions[is_found]]
+    how[is_found & (positions < 0)] = "unknown"
+    return _Match(names=match.names, positions=positions, how=how)
+
+
+def _match(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> tuple[_Match, str | None]:
+    """Find the feature of each name; return also the species, as given or told from all names."""
     if vocabulary.names is not None:
-        match = _by_authors_map(names, vocabulary, vocabulary.names)
-        return _assemble(match, vocabulary, species or guess_species(names))
-    match, told = _by_resolver(names, vocabulary, species)
-    return _assemble(match, vocabulary, told)
+        match, told = _by_authors_map(names, vocabulary, vocabulary.names), species or guess_species(names)
+    elif vocabulary.synonyms is not None and guess_id_type(names) == vocabulary.ids:
+        match, told = _by_synonyms(names, vocabulary, vocabulary.synonyms), species or guess_species(names)
+    else:
+        match, told = _by_resolver(names, vocabulary, species)
+    if vocabulary.merge == "mean_round":
+        last = {name: i for i, name in enumerate(names)}
+        repeated = np.array([last[name] != i for i, name in enumerate(names)], dtype=bool) & (match.positions >= 0)
+        match.positions[repeated], match.how[repeated] = _UNKNOWN, "repeated"
+    return match, told
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,6 +255,18 @@ def _by_authors_map(names: tuple[str, ...], vocabulary: GeneVocabulary, authors:
     found = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
     positions = np.array(found, dtype=np.int64)
     how = string_array(("mapped", "unknown"))[(positions < 0).astype(np.intp)]
+    return _Match(names=names, positions=positions, how=how)
+
+
+def _by_synonyms(names: tuple[str, ...], vocabulary: GeneVocabulary, synonyms: Mapping[str, tuple[str, ...]]) -> _Match:
+    """Take a feature as itself, and another name for the one feature it stands for."""
+    exact = vocabulary.feature_positions
+    positions = np.array([exact.get(name, _UNKNOWN) for name in names], dtype=np.int64)
+    how = np.full(len(names), "exact", dtype=object)
+    for i in np.flatnonzero(positions < 0).tolist():
+        candidates = synonyms.get(names[i], ())
+        positions[i] = exact.get(candidates[0], _UNKNOWN) if len(candidates) == 1 else _UNKNOWN
+        how[i] = "mapped" if positions[i] >= 0 else "ambiguous" if len(candidates) > 1 else "unknown"
     return _Match(names=names, positions=positions, how=how)
 
 
@@ -288,7 +352,7 @@ def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) ->
         renamed=_renamed(match, vocabulary),
         merged=_merged(match, vocabulary, covered[uses > 1]),
         ambiguous=tuple(dict.fromkeys(names[i] for i in np.flatnonzero(how == "ambiguous"))),
-        dropped=tuple(dict.fromkeys(names[i] for i in np.flatnonzero((positions < 0) & (how != "ambiguous")))),
+        dropped=tuple(dict.fromkeys(names[i] for i in np.flatnonzero((positions < 0) & ~np.isin(how, _OTHERWISE)))),
         how=dict(sorted(Counter(how.tolist()).items())),
         species=species,
     )
@@ -298,6 +362,7 @@ def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) ->
         var_index=var_index,
         feature_index=feature_index,
         report=report,
+        merge=vocabulary.merge,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sclcm.genes.names import Readings
+
+Merge = Literal["sum", "mean_round"]
 
 _MAX_TOKEN_ID = np.iinfo(np.int32).max
 
@@ -41,6 +43,15 @@ class GeneVocabulary:
         The authors' own map of upper-case name to feature, where they published one; it then decides alone.
     modality
         What a feature is: `"gene"`, `"protein"`, `"peak"`.
+    synonyms
+        The authors' other names of features, exactly as written, each with the features it may stand for: with one it
+        is that, with several ambiguous. Where there are some they decide alone, for data that name genes by symbols.
+    merge
+        What becomes of several var of one feature: `"sum"` adds their counts; `"mean_round"` takes the mean of the
+        names, rounded half to even, and of var with equal names only the last.
+    universe
+        A wider list of genes to which data are brought first: it reads the names and merges, totals may be taken over
+        it, and the features are among its own.
     """
 
     features: np.ndarray
@@ -50,6 +61,9 @@ class GeneVocabulary:
     species: tuple[str, ...] = ("human",)
     names: Mapping[str, str] | None = None
     modality: str = "gene"
+    synonyms: Mapping[str, tuple[str, ...]] | None = None
+    merge: Merge = "sum"
+    universe: GeneVocabulary | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", _as_features(self.features))
@@ -58,6 +72,8 @@ class GeneVocabulary:
         object.__setattr__(self, "species", tuple(self.species))
         if self.names is not None:
             object.__setattr__(self, "names", dict(self.names))
+        if self.synonyms is not None:
+            object.__setattr__(self, "synonyms", {name: tuple(found) for name, found in self.synonyms.items()})
         _check_vocabulary(self)
 
     @classmethod
@@ -110,11 +126,14 @@ class GeneVocabulary:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> GeneVocabulary:
         """Rebuild a vocabulary from what `to_json` returned."""
-        return cls(**{**stored, "species": tuple(stored["species"])})
+        given = {**stored, "species": tuple(stored["species"])}
+        if "universe" in given:
+            given["universe"] = cls.from_json(given["universe"])
+        return cls(**given)
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON types; `from_json` gives it back exactly."""
-        return {
+        stored: dict[str, Any] = {
             "features": self.features.tolist(),
             "token_ids": self.token_ids.tolist(),
             "specials": dict(self.specials),
@@ -123,6 +142,13 @@ class GeneVocabulary:
             "names": None if self.names is None else dict(self.names),
             "modality": self.modality,
         }
+        if self.synonyms is not None:
+            stored["synonyms"] = {name: list(found) for name, found in self.synonyms.items()}
+        if self.merge != "sum":
+            stored["merge"] = self.merge
+        if self.universe is not None:
+            stored["universe"] = self.universe.to_json()
+        return stored
 
     def digest(self) -> str:
         """Return the sha256 of the content, as hex; equal for equal vocabularies whatever they were built from."""
@@ -215,6 +241,11 @@ def _check_vocabulary(vocabulary: GeneVocabulary) -> None:
     if vocabulary.ids not in get_args(IdType):
         msg = f"`ids` is {vocabulary.ids!r}; expected one of {list(get_args(IdType))}"
         raise ValueError(msg)
+    if vocabulary.merge not in get_args(Merge):
+        msg = f"`merge` is {vocabulary.merge!r}; expected one of {list(get_args(Merge))}"
+        raise ValueError(msg)
+    if vocabulary.universe is not None:
+        _check_universe(features.tolist(), vocabulary.universe)
     if not len(features):
         msg = "the vocabulary has no features; expected a mapping of gene names to token ids beside the special tokens"
         raise ValueError(msg)
@@ -228,6 +259,16 @@ def _check_vocabulary(vocabulary: GeneVocabulary) -> None:
         raise ValueError(msg)
     if np.any(np.diff(token_ids) < 0):
         msg = "`token_ids` are not ascending; build the vocabulary with `GeneVocabulary.from_mapping`, which sorts"
+        raise ValueError(msg)
+
+
+def _check_universe(features: list[str], universe: GeneVocabulary) -> None:
+    missing = [name for name in features if name not in universe.feature_positions]
+    if missing:
+        msg = (
+            f"{len(missing)} features, such as {missing[0]!r}, are not in the wider list of {universe.n_features} "
+            "genes; the two belong to different models"
+        )
         raise ValueError(msg)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from sclcm.encoding.select import ByRank, LargestMagnitude, descending_keys
+from sclcm.encoding.select import ByRank, LargestMagnitude, Reversed, descending_keys
 
 values = npst.arrays(
     np.float32, st.integers(0, 30), elements=st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: x + 0.0)
@@ -61,3 +61,9 @@ def test_keys_do_not_need_contiguous_float32():
     assert np.argsort(descending_keys(np.array([1.0, 2.0, 3.0]))).tolist() == wanted
     strided = np.array([1, 9, 2, 9, 3, 9], dtype=np.float32)[::2]
     assert np.argsort(descending_keys(strided)).tolist() == wanted
+
+
+def test_reversed_order_is_that_of_the_vocabulary_backwards():
+    values, indptr = np.array([1.0, 9.0, 3.0, 2.0], dtype=np.float32), np.array([0, 3, 3, 4])
+    assert [row.tolist() for row in Reversed().rows(values, indptr, 9)] == [[2, 1, 0], [], [3]]
+    assert [row.tolist() for row in Reversed().rows(values, indptr, 2)] == [[2, 1], [], [3]]
