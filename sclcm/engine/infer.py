@@ -137,6 +137,7 @@ def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
         mask_bl=None if batch.mask.all() else move(batch.mask),
         gene_mask_bl=move(batch.features >= 0),
         value_bl=move(batch.values["value"]) if "value" in batch.values else None,
+        condition_b=move(batch.scalars["condition"]) if "condition" in batch.scalars else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sclcm._settings import settings
 from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
+from sclcm.data.conditions import number_conditions
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
@@ -63,6 +64,10 @@ class Input:
         Where the gene names were taken from.
     obs
         The cells' table.
+    conditions
+        Number of the batch of each cell, for models that need it, shape `(cells,)`, or `None`.
+    random_state
+        Seed of the random steps of an encoding.
     counts_total
     counts_kept
         Counts read, and those of them in genes that the model knows.
@@ -74,6 +79,8 @@ class Input:
     alignment: GeneAlignment
     gene_key: str
     obs: pd.DataFrame
+    conditions: np.ndarray | None = None
+    random_state: int = 0
     counts_total: float = 0.0
     counts_kept: float = 0.0
     empty_cells: list[int] = field(default_factory=list)
@@ -112,12 +119,18 @@ class Input:
 
         def encode(block: RowBlock) -> _Piece:
             chunk = reader.make(block)
-            return _Piece(chunk=block.chunk, sentences=pretrained.encode(chunk), account=_account(chunk))
+            return _Piece(chunk=block.chunk, sentences=self._encode(pretrained, chunk), account=_account(chunk))
 
         with closing(map_ahead(encode, reader.pieces(), n_threads=THREADS, n_ahead=PIECES_AHEAD)) as pieces:
             for piece in pieces:
                 self._count(piece.account)
                 yield piece
+
+    def _encode(self, pretrained: Pretrained, chunk: CellChunk) -> CellSentences:
+        sentences = pretrained.encode(chunk, random_state=self.random_state)
+        if self.conditions is None:
+            return sentences
+        return replace(sentences, scalars={**sentences.scalars, "condition": self.conditions[sentences.rows]})
 
     def _reader(self, pretrained: Pretrained, chunk_size: int) -> ChunkReader:
         return ChunkReader(
@@ -180,6 +193,8 @@ def open_input(
     layer: str | None = None,
     use_raw: bool = False,
     gene_key: str | None = None,
+    batch_key: str | None = None,
+    random_state: int = 0,
     check_fit: bool = True,
 ) -> Input:
     """Choose the matrix and align its genes; of the matrix, a sample of rows is looked at.
@@ -195,9 +210,15 @@ def open_input(
         Which matrix.
     gene_key
         Column of var with gene names, or `None` to find it.
+    batch_key
+        Column of obs with the batch of each cell; models that are bound to batches need it, others refuse it.
+    random_state
+        Seed of the random steps of an encoding.
     check_fit
         Whether too few known genes are an error, and bulk samples a warning.
     """
+    conditions = _conditions(adata, pretrained, batch_key) if check_fit else None
+    check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
     if check_fit:
         _warn_of_bulk(source, pretrained)
@@ -219,7 +240,38 @@ def open_input(
         source.name,
         key,
     )
-    return Input(source=source, alignment=alignment, gene_key=key, obs=adata.obs)
+    return Input(
+        source=source,
+        alignment=alignment,
+        gene_key=key,
+        obs=adata.obs,
+        conditions=conditions,
+        random_state=int(random_state),
+    )
+
+
+def _conditions(adata: AnnData, pretrained: Pretrained, batch_key: str | None) -> np.ndarray | None:
+    """Return the number of each cell's batch, for models that need it."""
+    n_conditions = pretrained.n_conditions
+    if n_conditions is None and batch_key is not None:
+        msg = f"`batch_key` is {batch_key!r}, but {pretrained.name!r} embeds each cell on its own; leave it out."
+        raise ValueError(msg)
+    if n_conditions is None:
+        return None
+    if batch_key is None:
+        msg = (
+            f"{pretrained.name!r} was fine-tuned on {n_conditions} batches and needs the batch of each cell; name its "
+            "column of `.obs` as `batch_key`."
+        )
+        raise ValueError(msg)
+    return number_conditions(adata.obs, batch_key, n_conditions=n_conditions, model=pretrained.name)
+
+
+def check_random_state(random_state: int) -> None:
+    """Refuse a seed that is no integer."""
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer):
+        msg = f"`random_state` is {random_state!r}; expected an integer."
+        raise TypeError(msg)
 
 
 def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:

@@ -57,7 +57,9 @@ def embed(
         one's own.
     %(source)s
     batch_key
-        Column of `.obs` that groups cells, for families whose tokens are cells. Other families refuse it.
+        Column of `.obs` with the batch of each cell, for models that are bound to batches, such as those fine-tuned
+        for integration: numbers as the model knows them, or names, numbered in the order of their categories. Other
+        models refuse it.
     %(running)s
     %(random_state)s
     %(writing)s
@@ -80,16 +82,22 @@ def embed(
     pretrained = load(model, device=device, dtype=dtype)
     chosen = pretrained.recipe(recipe)
     keys = embed_keys(pretrained.name, key_added)
-    if batch_key is not None:
-        msg = f"`batch_key` is {batch_key!r}, but {pretrained.name!r} embeds each cell on its own; leave it out."
-        raise ValueError(msg)
     check_batch_size(batch_size)
-    data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+    data = open_input(
+        adata,
+        pretrained,
+        layer=layer,
+        use_raw=use_raw,
+        gene_key=gene_key,
+        batch_key=batch_key,
+        random_state=random_state,
+    )
     vectors = embed_cells(data, pretrained, chosen, batch_size=batch_size)
     params = {
         **provenance(pretrained),
         "recipe": recipe if isinstance(recipe, str) else str(recipe),
         "obsm_key": keys.obsm,
+        "batch_key": batch_key or "",
         "random_state": random_state,
         **data.facts(),
     }

@@ -11,7 +11,7 @@ from sclcm._keys import gene_embed_keys
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.engine.infer import FeatureMeans
 from sclcm.models._load import load
-from sclcm.models._pass import one_pass, open_input
+from sclcm.models._pass import Input, one_pass, open_input
 from sclcm.tl._embed import check_batch_size
 from sclcm.tl._write import check_copy, provenance, write
 
@@ -33,7 +33,9 @@ def embed_genes(
     model_layer: int = -1,
     layer: str | None = None,
     gene_key: str | None = None,
+    batch_key: str | None = None,
     batch_size: int | None = None,
+    random_state: int = 0,
     device: str = "auto",
     dtype: str = "auto",
     key_added: str | None = None,
@@ -54,7 +56,10 @@ def embed_genes(
         Layer with raw counts to read instead of `.X`; only `"contextual"` reads it.
     gene_key
         Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+    batch_key
+        Column of `.obs` with the batch of each cell, for `"contextual"` vectors of models that are bound to batches.
     %(running)s
+    %(random_state)s
     %(writing)s
 
     Returns
@@ -76,9 +81,10 @@ def embed_genes(
     if how == "vocabulary":
         vectors, facts = _table(adata, pretrained, gene_key)
     else:
-        vectors, facts = _means(
-            adata, pretrained, model_layer=model_layer, layer=layer, gene_key=gene_key, batch_size=batch_size
+        data = open_input(
+            adata, pretrained, layer=layer, gene_key=gene_key, batch_key=batch_key, random_state=random_state
         )
+        vectors, facts = _means(data, pretrained, model_layer=model_layer, batch_size=batch_size)
     params = {**provenance(pretrained), "how": how, **facts}
 
     def change(target: AnnData) -> None:
@@ -99,16 +105,9 @@ def _table(adata: AnnData, pretrained: Pretrained, gene_key: str | None) -> tupl
 
 
 def _means(
-    adata: AnnData,
-    pretrained: Pretrained,
-    *,
-    model_layer: int,
-    layer: str | None,
-    gene_key: str | None,
-    batch_size: int | None,
+    data: Input, pretrained: Pretrained, *, model_layer: int, batch_size: int | None
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Return contextual means in the order of var."""
-    data = open_input(adata, pretrained, layer=layer, gene_key=gene_key)
     n_blocks = pretrained.lcm.n_blocks
     if not -n_blocks <= model_layer <= -1:
         msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
