@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from anndata.abc import CSCDataset
+from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
@@ -29,6 +29,8 @@ _logger = logging.getLogger("sclcm")
 # Of a file that is ordered by columns: stored values that are kept (about 130 MB), and read in one go.
 _WINDOW_VALUES = 16_000_000
 _BLOCK_VALUES = 4_000_000
+# Of a file that is ordered by rows: bytes of each data set that HDF5 remembers, a chunk where chunks are larger.
+_SMALL_CACHE, _LARGEST_CACHE, _CACHE_SLOTS = 2**19, 2**23, 521
 _EXACT_IN_FLOAT32 = frozenset({"?", "b", "B", "h", "H", "e", "f"})
 
 
@@ -47,6 +49,8 @@ def open_rows(array: Any, *, name: str) -> RowTaker:
     -------
     A function of `(start, stop)`.
     """
+    if isinstance(array, CSRDataset):
+        return _StoredRows(array, name=name)
     _check_type(array, name=name)
     if isinstance(array, CSCDataset):
         return _ColumnOrderedRows(array, lambda lo, hi: array[:, lo:hi], name=name)
@@ -122,6 +126,37 @@ class _InMemoryRows:
         """Read scattered rows; a matrix ordered by columns need not be converted for a few."""
         matrix = self._matrix if self._matrix.format in ("csr", "csc") else self._matrix.tocsr()
         return as_canonical_csr(matrix[numbers], name="the matrix")
+
+
+class _StoredRows:
+    """Rows of a sparse matrix on disk, read from the first to the last: HDF5 need not remember what it has read."""
+
+    def __init__(self, array: CSRDataset, *, name: str) -> None:
+        # The first to open a data set decides how large its cache is: open them before anybody looks at their type.
+        self._opened = [open_with_small_cache(array.group, part) for part in ("data", "indices")]
+        _check_type(array, name=name)
+        self._array, self._name = array, name
+
+    def __call__(self, start: int, stop: int) -> csr_matrix:
+        return as_canonical_csr(self._array[start:stop], name=self._name)
+
+
+def open_with_small_cache(group: Any, name: str) -> Any:
+    """Open a data set of an HDF5 group to be read in order, so that one of its chunks is remembered at most.
+
+    HDF5 2 keeps 8 MB of every data set otherwise, which looks like memory that grows with the cells. What is not HDF5
+    has no such cache and is left alone.
+    """
+    import h5py
+
+    if not isinstance(group, h5py.Group):
+        return None
+    layout = group[name]
+    chunk = 0 if layout.chunks is None else int(np.prod(layout.chunks)) * layout.dtype.itemsize
+    del layout  # closed, as its cache would be the one that counts
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(_CACHE_SLOTS, min(max(chunk, _SMALL_CACHE), _LARGEST_CACHE), 1.0)
+    return h5py.h5d.open(group.id, name.encode(), access)
 
 
 class _ColumnOrderedRows:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -183,3 +184,22 @@ def test_types_that_hold_no_counts_are_refused():
 def test_rows_beyond_the_matrix_are_refused():
     with pytest.raises(ValueError, match=r"rows 6 to 5 of .X were asked for; it has 5 cells"):
         choose_matrix(ad.AnnData(COUNTS)).read(6, 9)
+
+
+@pytest.mark.parametrize(("chunk", "bytes_kept"), [(100, 2**19), (200_000, 800_000), (4_000_000, 2**23)])
+def test_of_a_file_read_by_rows_about_a_chunk_is_remembered(chunk, bytes_kept, tmp_path):
+    adata = ad.AnnData(sparse.csr_matrix(COUNTS.astype(np.float32)))
+    adata.write_h5ad(tmp_path / "counts.h5ad")
+    with h5py.File(tmp_path / "counts.h5ad", "r+") as file:
+        for name in ("data", "indices"):
+            stored = file["X"][name][:]
+            del file["X"][name]
+            file["X"].create_dataset(name, data=stored, chunks=(chunk,), maxshape=(None,))
+    backed = ad.read_h5ad(tmp_path / "counts.h5ad", backed="r")
+    assert_reads_counts(backed)
+    source = choose_matrix(backed)
+    for name in ("data", "indices"):
+        stored = backed.file["X"][name]
+        assert stored.id.get_access_plist().get_chunk_cache()[1] == bytes_kept
+    np.testing.assert_array_equal(source.read(0, 5).toarray(), COUNTS)
+    backed.file.close()
