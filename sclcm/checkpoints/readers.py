@@ -27,7 +27,9 @@ _MAX_JSON_PARTS = 1_000_000
 _SMALL = 64 << 20
 
 
-def read_tensors(path: str | Path, *, key: str | Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+def read_tensors(
+    path: str | Path, *, key: str | Sequence[str] | None = None, mapped: bool = False
+) -> dict[str, torch.Tensor]:
     """Read a flat dictionary of tensors from a safetensors, torch or npz file, whatever its suffix.
 
     Parameters
@@ -36,6 +38,9 @@ def read_tensors(path: str | Path, *, key: str | Sequence[str] | None = None) ->
         The file.
     key
         Where the tensors lie in a nested checkpoint, such as `"state_dict"`, or `("gene", "state_dict")`.
+    mapped
+        Leave the tensors of a safetensors file in it until they are used. Only for files that are replaced and never
+        written into: what is written there shows in the tensors.
 
     Returns
     -------
@@ -47,7 +52,8 @@ def read_tensors(path: str | Path, *, key: str | Sequence[str] | None = None) ->
         msg = f"`{path}` is a flat file of tensors; `key={key!r}` has nothing to choose from. Leave it out."
         raise ValueError(msg)
     if kind == "safetensors":
-        return _read_safetensors(path)
+        tensors = _read_safetensors(path)
+        return tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
     if kind == "npz":
         return _tensors_of_arrays(path)
     return _flat_tensors(read_torch(path), path, (key,) if isinstance(key, str) else tuple(key or ()))
@@ -85,15 +91,27 @@ def read_pickle(path: str | Path) -> Any:
     return read_torch(path)
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file of bounded size and nesting, in which no object names a key twice."""
+def read_json(path: str | Path, *, nan: bool = False) -> Any:
+    """Read a JSON file of bounded size and nesting, in which no object names a key twice.
+
+    Parameters
+    ----------
+    path
+        The file.
+    nan
+        Accept `NaN` and `Infinity`, which Python writes but JSON does not know.
+
+    Returns
+    -------
+    Dictionaries, lists, text, numbers, truth values and `None`.
+    """
     path = Path(path)
     sniff(path)
     size = path.stat().st_size
     if size > _MAX_JSON:
         msg = f"`{path}` has {size:,} bytes; a JSON file of a checkpoint has at most {_MAX_JSON:,}."
         raise UnsafeFileError(msg)
-    return _parse_json(path.read_bytes(), f"{path}")
+    return _parse_json(path.read_bytes(), f"{path}", nan=nan)
 
 
 def read_array(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
@@ -239,7 +257,7 @@ def _some(names: Any) -> str:
 # ---- JSON ----
 
 
-def _parse_json(data: bytes, source: str) -> Any:
+def _parse_json(data: bytes, source: str, *, nan: bool = False) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -258,7 +276,7 @@ def _parse_json(data: bytes, source: str) -> Any:
         )
         raise UnsafeFileError(msg)
     try:
-        return json.loads(data, object_pairs_hook=unique, parse_constant=constant)
+        return json.loads(data, object_pairs_hook=unique, parse_constant=None if nan else constant)
     except UnsafeFileError:
         raise
     except RecursionError as error:

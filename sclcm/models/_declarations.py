@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from scipy.sparse import csr_matrix
+
+from sclcm import _sizes
 from sclcm.encoding import normalize, select, sentences, values
 from sclcm.nn import configs, readouts
 from sclcm.zoo import _spec
@@ -13,6 +18,7 @@ from sclcm.zoo import _spec
 _MODULES = (configs, readouts, normalize, select, sentences, values, _spec)
 
 
+@cache
 def _types() -> dict[str, type]:
     """Return the dataclasses that a saved model may name."""
     found = (value for module in _MODULES for value in vars(module).values())
@@ -45,7 +51,66 @@ def from_json(stored: Any) -> Any:
         raise ValueError(msg)
     fields = {key: from_json(value) for key, value in stored.items() if key != "type"}
     try:
-        return kind(**fields)
+        found = kind(**fields)
     except TypeError as error:
         msg = f"The saved model's {stored['type']!r} does not fit this version of sclcm: {error}."
         raise ValueError(msg) from error
+    _check_fields(found)
+    return found
+
+
+# ---- what a file declares, held against the types that the declarations have ----
+
+
+def check_declaration(declaration: Any) -> None:
+    """Refuse a (nested) declaration with a field of the wrong type, as a hostile or damaged configuration makes it."""
+    if isinstance(declaration, Mapping):
+        check_declaration(tuple(declaration.values()))
+    elif isinstance(declaration, tuple):
+        for item in declaration:
+            check_declaration(item)
+    elif dataclasses.is_dataclass(declaration):
+        _check_fields(declaration)
+        check_declaration(tuple(getattr(declaration, f.name) for f in dataclasses.fields(declaration)))
+
+
+def _check_fields(declaration: Any) -> None:
+    for name, hint in _hints(declaration.__class__).items():
+        value = getattr(declaration, name)
+        if not fits(value, hint):
+            msg = (
+                f"`{name}` of the model's {type(declaration).__name__} is {_shown(value)}, which is not of its type; "
+                "the configuration is damaged or of another model. Get it from its authors."
+            )
+            raise ValueError(msg)
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    names = {name: value for module in (_sizes, *_MODULES) for name, value in vars(module).items()}
+    return get_type_hints(kind, localns={**names, "Mapping": Mapping, "csr_matrix": csr_matrix})
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what a type hint says; an integer is a number, a truth value is not."""
+    if get_origin(hint) is not None:
+        return _fits_parts(value, get_origin(hint), get_args(hint))
+    if hint in {int, float}:
+        return type(value) is int or type(value) is hint
+    return hint is Any or isinstance(value, hint)
+
+
+def _fits_parts(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    if origin in {Union, types.UnionType}:
+        return any(fits(value, arg) for arg in args)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin in {tuple, list}:
+        return isinstance(value, origin) and all(fits(item, args[0]) for item in value)
+    is_mapping = isinstance(value, Mapping)
+    return is_mapping and all(fits(key, args[0]) and fits(item, args[1]) for key, item in value.items())

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
-from sclcm.checkpoints.files import checkpoint_digest, find_one
+from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._build import build_lcm
+from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
-from sclcm.models._pretrained import Pretrained, build_lcm, is_saved, load_saved
+from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
+from sclcm.models._saved import is_saved, load_saved
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     ArraySource,
@@ -266,6 +269,7 @@ def load_release(
     spec = with_variants(spec, facts, vocabulary)
     arrays = {key: _read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
+    digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
     return Pretrained(
@@ -281,7 +285,7 @@ def load_release(
         arrays=arrays,
         prototypes=prototypes,
         lcm=lcm,
-        sha256=checkpoint_digest(release.used),
+        digest=digest,
     )
 
 

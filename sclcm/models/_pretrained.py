@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from sclcm._sizes import as_int
-from sclcm.checkpoints.files import checkpoint_digest
-from sclcm.checkpoints.readers import read_json, read_tensors
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
-from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._declarations import from_json, to_json
 from sclcm.models._device import choose_device, choose_dtype
-from sclcm.models._prototypes import Prototypes
-from sclcm.nn.lcm import LCM
 from sclcm.nn.readouts import Concatenated, LinearHead
 from sclcm.zoo._spec import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from sclcm.encoding.chunks import CellChunk
     from sclcm.encoding.draws import Draws
+    from sclcm.genes.vocabulary import GeneVocabulary
+    from sclcm.models._digest import Digest
+    from sclcm.models._prototypes import Prototypes
     from sclcm.nn.configs import LCMConfig
-
-FORMAT = "sclcm/1"
-ARRAY = "arrays."
-PROTOTYPES = "prototypes"
-SAVED_FILES = ("config.json", "vocabulary.json", "model.safetensors")
+    from sclcm.nn.lcm import LCM
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +58,8 @@ class Pretrained:
         Label prototypes for annotation without training, where the model has them.
     lcm
         The network, in evaluation mode.
-    sha256
-        Digest of the files it was read from.
+    digest
+        Of the files it was read from.
     """
 
     name: str
@@ -83,7 +74,7 @@ class Pretrained:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     prototypes: Prototypes | None = None
     lcm: LCM
-    sha256: str
+    digest: Digest
 
     def __repr__(self) -> str:
         return (
@@ -91,6 +82,11 @@ class Pretrained:
             f"{self.d_model}, {self.vocabulary.n_features:,} genes, recipes {', '.join(map(repr, self.recipes))}; "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the files it was read from."""
+        return self.digest.value
 
     @property
     def device(self) -> torch.device:
@@ -184,77 +180,6 @@ class Pretrained:
         path
             The folder; made if it does not exist. `FileExistsError` if it holds anything but a saved model.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(file.name for file in folder.iterdir())
-        if foreign := present if not is_saved(folder) else [name for name in present if name not in SAVED_FILES]:
-            msg = f"{str(folder)!r} holds {foreign[0]!r} already; save into a new or empty folder."
-            raise FileExistsError(msg)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.lcm.state_dict().items()}
-        arrays = {ARRAY + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.arrays.items()}
-        labels = {} if self.prototypes is None else {PROTOTYPES: torch.from_numpy(self.prototypes.vectors)}
-        save_file(weights | arrays | labels, folder / "model.safetensors")
-        (folder / "vocabulary.json").write_text(json.dumps(self.vocabulary.to_json()))
-        (folder / "config.json").write_text(json.dumps(self._config(), indent=1))
+        from sclcm.models._saved import write_saved
 
-    def _config(self) -> dict[str, object]:
-        plain = ("name", "family", "pad", "mask")
-        return {
-            "format": FORMAT,
-            "source_sha256": self.sha256,
-            "gene_columns": list(self.gene_columns),
-            **{key: getattr(self, key) for key in plain},
-            "encoding": to_json(self.encoding),
-            "architecture": to_json(self.architecture),
-            "recipes": to_json(self.recipes),
-            "prototypes": None if self.prototypes is None else self.prototypes.to_json(),
-        }
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether a folder holds what `Pretrained.save` wrote; `ValueError` if another version of it did."""
-    file = folder / "config.json"
-    config = read_json(file) if file.is_file() else {}
-    stored = config.get("format") if isinstance(config, dict) else None
-    if isinstance(stored, str) and stored.startswith("sclcm/") and stored != FORMAT:
-        msg = f"{str(folder)!r} was saved in the format {stored!r}; this version reads {FORMAT!r}. Update sclcm."
-        raise ValueError(msg)
-    return stored == FORMAT
-
-
-def load_saved(folder: Path) -> Pretrained:
-    """Read a folder that `Pretrained.save` wrote."""
-    config = read_json(folder / "config.json")
-    tensors = read_tensors(folder / "model.safetensors")
-    arrays = {name.removeprefix(ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(ARRAY)}
-    labels = config["prototypes"]
-    prototypes = None if labels is None else Prototypes.from_json(labels, tensors.pop(PROTOTYPES).numpy())
-    architecture = from_json(config["architecture"])
-    return Pretrained(
-        name=config["name"],
-        family=config["family"],
-        vocabulary=GeneVocabulary.from_json(read_json(folder / "vocabulary.json")),
-        gene_columns=tuple(config["gene_columns"]),
-        pad=config["pad"],
-        mask=config["mask"],
-        encoding=from_json(config["encoding"]),
-        architecture=architecture,
-        recipes=from_json(config["recipes"]),
-        arrays=arrays,
-        prototypes=prototypes,
-        lcm=build_lcm(architecture, tensors),
-        sha256=checkpoint_digest([folder / file for file in SAVED_FILES]),
-    )
-
-
-def build_lcm(architecture: LCMConfig, state: dict[str, torch.Tensor]) -> LCM:
-    """Build a model and fill in every weight; `ValueError` lists weights that are missing, left over or misshapen."""
-    with torch.device("meta"):
-        lcm = LCM(architecture)
-    try:
-        lcm.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        msg = f"The checkpoint does not fit the model that it describes. {error}"
-        raise ValueError(msg) from error
-    lcm.requires_grad_(False)  # noqa: FBT003
-    return lcm.eval()
+        write_saved(self, path)

@@ -136,7 +136,7 @@ def _verify_folder(
     folder: Path, family: str, *, arrays: dict[str, Probe], prefix: str, dtype: str, device: str
 ) -> Iterator[Check]:
     expected = cast("dict[str, np.ndarray]", _require_names(read_array(folder / "expected.npz"), "expected.npz"))
-    facts = _require_names(read_json(folder / "expected.json"), "expected.json")
+    facts = _require_names(read_json(folder / "expected.json", nan=True), "expected.json")
     facts = {name: fact for name, fact in facts.items() if not name.startswith("_")}  # those are remarks
     adata = _read_input(folder / "input.h5ad")
     yield from _compare_weights(folder / "checkpoint", family, prefix)

@@ -1,0 +1,75 @@
+"""The sha256 of a model's files, computed when somebody asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from threading import Lock
+from typing import TYPE_CHECKING, Self
+
+from sclcm.checkpoints.files import checkpoint_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from io import BufferedReader
+    from pathlib import Path
+
+_AT_ONCE = 32 << 20
+
+
+class Digest:
+    """The digest of files as they were when a model was loaded from them.
+
+    Hashing takes longer than mapping weights into memory, so that of large files waits until it is asked for. The files
+    are held open until then: what others delete or replace meanwhile does not matter, and what is changed in place is
+    noticed.
+    """
+
+    def __init__(self, value: str) -> None:
+        self._value: str | None = value
+        self._files: list[tuple[str, BufferedReader, tuple[int, int]]] = []
+        self._lock = Lock()
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Self:
+        """Take the digest of files, of which each is named once."""
+        unique = sorted(set(paths), key=lambda path: path.name)
+        if sum(path.stat().st_size for path in unique) <= _AT_ONCE:
+            return cls(checkpoint_digest(unique))
+        late = cls("")
+        late._value = None
+        late._files = [(path.name, file, _state(file)) for path in unique for file in [path.open("rb")]]
+        return late
+
+    def __reduce__(self) -> tuple[type[Digest], tuple[str]]:
+        return Digest, (self.value,)
+
+    @property
+    def value(self) -> str:
+        """The digest, as `sclcm.checkpoints.files.checkpoint_digest` defines it."""
+        with self._lock:
+            if self._value is None:
+                self._value = self._compute()
+            return self._value
+
+    def _compute(self) -> str:
+        lines = []
+        for name, file, state in self._files:
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if _state(file) != state:
+                msg = f"{file.name!r} was changed after the model was loaded from it; load the model again."
+                raise RuntimeError(msg)
+            lines.append((name, digest))
+        for _, file, _ in self._files:
+            file.close()
+        self._files.clear()
+        if len(lines) == 1:
+            return lines[0][1]
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(file: BufferedReader) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,218 @@
+"""The folder of a saved model: JSON and safetensors, written whole or not at all, and read without being trusted."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from sclcm.checkpoints.readers import read_json, read_tensors
+from sclcm.encoding.sentences import Encoding
+from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._build import build_lcm
+from sclcm.models._declarations import fits, from_json, to_json
+from sclcm.models._digest import Digest
+from sclcm.models._pretrained import Pretrained
+from sclcm.models._prototypes import Prototypes
+from sclcm.nn.configs import LCMConfig
+from sclcm.zoo._spec import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = "sclcm/1"
+SAVED_FILES = ("config.json", "vocabulary.json", "model.safetensors")
+_ARRAY = "arrays."
+_PROTOTYPES = "prototypes"
+_CONFIG: Mapping[str, Any] = {
+    "name": str,
+    "family": str,
+    "pad": str,
+    "mask": str | None,
+    "gene_columns": list[str],
+    "encoding": dict[str, Any],
+    "architecture": dict[str, Any],
+    "recipes": dict[str, Any],
+    "prototypes": dict[str, Any] | None,
+}
+_VOCABULARY: Mapping[str, Any] = {
+    "features": list[str],
+    "token_ids": list[int],
+    "specials": dict[str, int],
+    "ids": str,
+    "species": list[str],
+    "names": dict[str, str] | None,
+    "modality": str,
+}
+_LABELS: Mapping[str, Any] = {
+    "labels": list[str],
+    "ontology_ids": list[str],
+    "scale": float,
+    "min_score": float,
+    "recipe": str,
+}
+
+
+# ---- writing ----
+
+
+def write_saved(model: Pretrained, path: str | Path) -> None:
+    """Write a model into a folder that others see either as it was or complete."""
+    folder = Path(path).resolve()
+    check_target(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}.", dir=folder.parent) as scratch:
+        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        fresh.mkdir()
+        _write_files(model, fresh)
+        if not folder.exists():
+            fresh.replace(folder)
+            return
+        folder.replace(old)
+        try:
+            fresh.replace(folder)
+        except OSError:
+            old.replace(folder)
+            raise
+
+
+def check_target(path: str | Path) -> None:
+    """Refuse a place that holds anything but a saved model."""
+    folder = Path(path)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        msg = f"{str(folder)!r} is a file; a model is saved as a folder, so give another name."
+        raise FileExistsError(msg)
+    present = sorted(file.name for file in folder.iterdir())
+    if foreign := present if not is_saved(folder) else [name for name in present if name not in SAVED_FILES]:
+        msg = f"{str(folder)!r} holds {foreign[0]!r} already; save into a new or empty folder."
+        raise FileExistsError(msg)
+
+
+def _write_files(model: Pretrained, folder: Path) -> None:
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.lcm.state_dict().items()}
+    arrays = {_ARRAY + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in model.arrays.items()}
+    labels = {} if model.prototypes is None else {_PROTOTYPES: torch.from_numpy(model.prototypes.vectors)}
+    save_file(weights | arrays | labels, folder / "model.safetensors")
+    (folder / "vocabulary.json").write_text(json.dumps(model.vocabulary.to_json()))
+    (folder / "config.json").write_text(json.dumps(_config_of(model), indent=1))
+
+
+def _config_of(model: Pretrained) -> dict[str, object]:
+    plain = ("name", "family", "pad", "mask")
+    return {
+        "format": FORMAT,
+        "source_sha256": model.sha256,
+        "gene_columns": list(model.gene_columns),
+        **{key: getattr(model, key) for key in plain},
+        "encoding": to_json(model.encoding),
+        "architecture": to_json(model.architecture),
+        "recipes": to_json(model.recipes),
+        "prototypes": None if model.prototypes is None else model.prototypes.to_json(),
+    }
+
+
+# ---- reading ----
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds what `Pretrained.save` wrote; `ValueError` if another version of it did."""
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    stored = config.get("format") if isinstance(config, dict) else None
+    if isinstance(stored, str) and stored.startswith("sclcm/") and stored != FORMAT:
+        msg = f"{str(folder)!r} was saved in the format {stored!r}; this version reads {FORMAT!r}. Update sclcm."
+        raise ValueError(msg)
+    return stored == FORMAT
+
+
+def load_saved(folder: Path) -> Pretrained:
+    """Read a folder that `Pretrained.save` wrote; its weights stay in the file until they are used."""
+    files = [folder / name for name in SAVED_FILES]
+    digest = Digest.of(files)
+    config = _read_fields(files[0], _CONFIG)
+    tensors = read_tensors(files[2], mapped=True)
+    arrays = {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAY)}
+    prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files[0])
+    architecture = _declared(config, "architecture", LCMConfig, file=files[0])
+    lcm = build_lcm(architecture, tensors)
+    return Pretrained(
+        name=config["name"],
+        family=config["family"],
+        vocabulary=_vocabulary(files[1], config, n_rows=lcm.embed.gene.num_embeddings),
+        gene_columns=tuple(config["gene_columns"]),
+        pad=config["pad"],
+        mask=config["mask"],
+        encoding=_declared(config, "encoding", Encoding, file=files[0]),
+        architecture=architecture,
+        recipes=_declared(config, "recipes", dict[str, Recipe], file=files[0]),
+        arrays=arrays,
+        prototypes=prototypes,
+        lcm=lcm,
+        digest=digest,
+    )
+
+
+def _read_fields(file: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    stored = read_json(file)
+    if not isinstance(stored, dict):
+        _damaged(file, f"holds a {type(stored).__name__} where an object belongs")
+    _check_fields(stored, fields, file)
+    return stored
+
+
+def _check_fields(stored: Mapping[str, Any], fields: Mapping[str, Any], file: Path) -> None:
+    for name, hint in fields.items():
+        if name not in stored:
+            _damaged(file, f"lacks `{name}`")
+        if not fits(stored[name], hint):
+            _damaged(file, f"has a `{name}` that is not of its type")
+
+
+def _declared(config: Mapping[str, Any], name: str, hint: Any, *, file: Path) -> Any:
+    found = from_json(config[name])
+    if not fits(found, hint):
+        _damaged(file, f"has a `{name}` that is something else")
+    return found
+
+
+def _prototypes(stored: Mapping[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> Prototypes:
+    _check_fields(stored, _LABELS, file)
+    _check_groups(stored.get("groups", []), file)
+    if _PROTOTYPES not in tensors:
+        _damaged(file, "names prototypes whose vectors are missing")
+    return Prototypes.from_json(stored, tensors.pop(_PROTOTYPES).numpy())
+
+
+def _check_groups(groups: Any, file: Path) -> None:
+    group = {"name": str, "ontology_id": str, "labels": list[str]}
+    if not fits(groups, list[dict[str, Any]]):
+        _damaged(file, "has `groups` of labels that are not of their type")
+    for each in groups:
+        _check_fields(each, group, file)
+
+
+def _vocabulary(file: Path, config: Mapping[str, Any], *, n_rows: int) -> GeneVocabulary:
+    stored = _read_fields(file, _VOCABULARY)
+    if unknown := sorted(stored.keys() - _VOCABULARY.keys()):
+        _damaged(file, f"has the unknown entry {unknown[0]!r}")
+    token_ids = [*stored["token_ids"], *stored["specials"].values()]
+    if token_ids and not 0 <= min(token_ids) <= max(token_ids) < n_rows:
+        _damaged(
+            file, f"has token ids from {min(token_ids)} to {max(token_ids)} for a table of {n_rows:,} rows in the model"
+        )
+    for name in ("pad", "mask"):
+        if config[name] is not None and config[name] not in stored["specials"]:
+            _damaged(file, f"lacks the special token {config[name]!r}, by which the model is to {name}")
+    return GeneVocabulary.from_json(stored)
+
+
+def _damaged(file: Path, what: str) -> None:
+    msg = f"{str(file)!r} {what}; the saved model is damaged. Save or convert it again."
+    raise ValueError(msg)
