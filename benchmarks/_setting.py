@@ -132,6 +132,11 @@ def machine() -> str:
     return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {packages}"
 
 
+def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of corresponding rows."""
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """Rows as a Markdown table."""
     head = list(rows[0])

@@ -1,9 +1,10 @@
 """How fast are cells embedded, against the authors' way? Prints one table of ratios, taken in one run.
 
-    python benchmarks/embed.py [--cells 16] [--repeats 3] [--threads 2] [--h5ad counts.h5ad] [--json results.json]
+    python benchmarks/embed.py [--model geneformer|scgpt] [--cells 16] [--repeats 3] [--threads 2] [--h5ad counts.h5ad]
 
-The model is of the size of Geneformer V1-10M with random weights, written by transformers in the authors' format;
-both sides read it from there. Cells express 500 to 3,000 genes: drawn, or real ones from a file.
+What scGPT and its peer are, `_scgpt.py` says. Geneformer: the model is of the size of V1-10M with random weights,
+written by transformers in the authors' format; both sides read it from there. Cells express 500 to 3,000 genes: drawn,
+or real ones from a file.
 
 Peer, at its authors' settings: cells in descending order of length, batches padded to their longest cell, the mask
 passed, all hidden states asked for, mean over tokens of the second to last layer; `BertForMaskedLM` with PyTorch's
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _setting import alternate, machine, peak_memory, read_cells, save_json, table, write_checkpoint
+from _setting import alternate, machine, peak_memory, read_cells, save_json, smallest_cosine, table, write_checkpoint
 from scipy import sparse
 
 import sclcm
@@ -90,11 +91,6 @@ def dictionaries(folder: Path) -> tuple[dict[str, int], dict[str, float]]:
     from sclcm.checkpoints.readers import read_pickle
 
     return read_pickle(folder / "token_dictionary.pkl"), read_pickle(folder / "gene_median_dictionary.pkl")
-
-
-def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of corresponding rows."""
-    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 
 def forward_rows(folder: Path, adata, repeats: int) -> list[dict[str, object]]:
@@ -223,6 +219,7 @@ def end_to_end_rows(folder: Path, adata, repeats: int) -> list[dict[str, object]
 def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("geneformer", "scgpt"), default="geneformer")
     parser.add_argument("--cells", type=int, default=16, help="cells for the forward pass")
     parser.add_argument("--encoded", type=int, default=4_096, help="cells for the encoding")
     parser.add_argument("--repeats", type=int, default=3)
@@ -230,22 +227,31 @@ def main() -> None:
     parser.add_argument("--h5ad", help="real cells: raw counts, var['ensembl_id']")
     parser.add_argument("--json", help="file to write the tables to")
     given = parser.parse_args()
+    if given.model == "scgpt" and given.h5ad:
+        parser.error("--h5ad goes with --model geneformer; the drawn cells have the genes of the drawn vocabulary")
     torch.set_num_threads(given.threads)
     settings.progress = False
     import datasets
 
     datasets.disable_progress_bars()
+    few, many = read_cells(given.h5ad, given.cells), read_cells(given.h5ad, given.encoded)
+    results: dict[str, object] = {
+        "machine": machine(),
+        "cells": f"{'real' if given.h5ad else 'drawn'}, median {int(np.median(np.diff(few.X.indptr)))} genes",
+    }
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_checkpoint(folder)
-        few, many = read_cells(given.h5ad, given.cells), read_cells(given.h5ad, given.encoded)
-        results = {
-            "machine": machine(),
-            "cells": f"{'real' if given.h5ad else 'drawn'}, median {int(np.median(np.diff(few.X.indptr)))} genes",
-            "forward": forward_rows(folder, few, given.repeats),
-            "encoding": encoding_rows(folder, many, given.repeats),
-            "end to end": end_to_end_rows(folder, few, given.repeats),
-        }
+        if given.model == "scgpt":
+            import _scgpt
+
+            results |= _scgpt.results(folder, few, many, repeats=given.repeats)
+        else:
+            write_checkpoint(folder)
+            results |= {
+                "forward": forward_rows(folder, few, given.repeats),
+                "encoding": encoding_rows(folder, many, given.repeats),
+                "end to end": end_to_end_rows(folder, few, given.repeats),
+            }
     print(results["machine"], results["cells"], sep="\n")
     for name in ("forward", "encoding", "end to end"):
         print(f"\n{table(results[name])}")
