@@ -103,8 +103,19 @@ def quantile_bins(values: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarr
     if not len(values):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     edges = quantile_edges(values, n_bins)
-    above, highest = edges.searchsorted(values, side="left"), edges.searchsorted(values, side="right")
-    return np.minimum(above + 1, highest), highest
+    counts = _as_counts(values)
+    looked_up = values if counts is None else np.arange(counts.max() + 1)
+    highest = edges.searchsorted(looked_up, side="right")
+    lowest = np.minimum(edges.searchsorted(looked_up, side="left") + 1, highest)
+    return (lowest, highest) if counts is None else (lowest[counts], highest[counts])
+
+
+def _as_counts(values: np.ndarray) -> np.ndarray | None:
+    """Return values as integers if they are small whole numbers, each of which is then looked up only once."""
+    if not 0 <= values.min() <= values.max() < len(values):
+        return None
+    counts = values.astype(np.int64)
+    return counts if (counts == values).all() else None
 
 
 def spread(lowest: np.ndarray, highest: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
