@@ -1,4 +1,4 @@
-"""Load, list and describe models, and check them against their authors' numbers."""
+"""Load, convert, list and describe models, and check them against their authors' numbers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from sclcm._lazy import attach
 
 if TYPE_CHECKING:
+    from sclcm.models._convert import convert
     from sclcm.models._load import describe, fetch, list_models, load
     from sclcm.models._pretrained import Pretrained
     from sclcm.models._verify import verify
 
-__all__ = ["Pretrained", "describe", "fetch", "list_models", "load", "verify"]
+__all__ = ["Pretrained", "convert", "describe", "fetch", "list_models", "load", "verify"]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "Pretrained": "sclcm.models._pretrained",
+        "convert": "sclcm.models._convert",
         "describe": "sclcm.models._load",
         "fetch": "sclcm.models._load",
         "list_models": "sclcm.models._load",
