@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from sclcm.data.rows import RowTaker, is_dask, open_rows
+from sclcm.data.rows import RowTaker, SharesRows, is_dask, open_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +56,20 @@ class MatrixSource:
         -------
         Canonical CSR (sorted indices, no duplicates, no explicit zeros) in memory of its own, float32 or float64.
         """
+        return self.take(start, self._checked(start, stop))
+
+    def view(self, start: int, stop: int) -> csr_matrix:
+        """Read rows as `read` does, but share the memory of a matrix that is canonical already, read-only."""
+        stop = self._checked(start, stop)
+        return self.take.view(start, stop) if isinstance(self.take, SharesRows) else self.take(start, stop)
+
+    def _checked(self, start: int, stop: int) -> int:
+        """Return where the rows end that were asked for."""
         stop = min(stop, self.shape[0])
         if not 0 <= start <= stop:
             msg = f"rows {start} to {stop} of {self.name} were asked for; it has {self.shape[0]} cells"
             raise ValueError(msg)
-        return self.take(start, stop)
+        return stop
 
 
 def choose_matrix(adata: AnnData, *, layer: str | None = None, use_raw: bool = False) -> MatrixSource:

@@ -24,6 +24,15 @@ class GathersRows(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesRows(Protocol):
+    """A way to read rows that need not copy what is in memory."""
+
+    def view(self, start: int, stop: int) -> csr_matrix:
+        """Read rows that may share memory with the source, and then refuse to be written to."""
+        ...
+
+
 _logger = logging.getLogger("sclcm")
 
 # Of a file that is ordered by columns: stored values that are kept (about 130 MB), and read in one go.
@@ -113,14 +122,25 @@ class _InMemoryRows:
         self._rows: Any = None
 
     def __call__(self, start: int, stop: int) -> csr_matrix:
+        return as_canonical_csr(self._cut(start, stop), name="the matrix")
+
+    def view(self, start: int, stop: int) -> csr_matrix:
+        """Read rows without copying them where they are canonical already."""
+        rows = self._cut(start, stop)
+        if rows.dtype not in (np.float32, np.float64) or not rows.has_canonical_format or not rows.data.all():
+            return as_canonical_csr(rows, name="the matrix")
+        rows.data.flags.writeable = rows.indices.flags.writeable = False
+        return rows
+
+    def _cut(self, start: int, stop: int) -> csr_matrix:
+        """Cut by hand: scipy's slicing may hand out the matrix itself, and may sort or flag it in passing."""
         if self._rows is None:
             self._rows = self._matrix.tocsr()
         rows = self._rows
-        # Cut by hand: scipy's slicing may hand out the matrix itself, and may sort or flag it in passing.
         indptr = rows.indptr[start : stop + 1]
         cut = slice(int(indptr[0]), int(indptr[-1]))
         stored = (rows.data[cut], rows.indices[cut], indptr - indptr[0])
-        return as_canonical_csr(csr_matrix(stored, shape=(stop - start, rows.shape[1])), name="the matrix")
+        return csr_matrix(stored, shape=(stop - start, rows.shape[1]))
 
     def gather(self, numbers: np.ndarray) -> csr_matrix:
         """Read scattered rows; a matrix ordered by columns need not be converted for a few."""

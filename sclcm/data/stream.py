@@ -69,7 +69,7 @@ class ChunkReader:
     def blocks(self) -> Iterator[RowBlock]:
         """Read the matrix, a chunk at a time, each as one block."""
         for start in range(0, self._source.shape[0], self._chunk_size):
-            yield RowBlock(chunk=start, start=start, rows=self._source.read(start, start + self._chunk_size))
+            yield RowBlock(chunk=start, start=start, rows=self._source.view(start, start + self._chunk_size))
 
     def pieces(self) -> Iterator[RowBlock]:
         """Read the matrix, a chunk at a time, each cut into blocks of about `PIECE_VALUES` values."""

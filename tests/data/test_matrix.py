@@ -42,6 +42,29 @@ STORED = {
 }
 
 
+@pytest.mark.parametrize("kind", STORED)
+def test_rows_that_share_memory_with_the_source_cannot_be_written_to(kind: str):
+    stored = STORED[kind]()
+    source = choose_matrix(ad.AnnData(stored))
+    for start, stop in ((0, 2), (1, 5), (2, 99), (0, 0)):
+        rows = source.view(start, stop)
+        assert rows.has_canonical_format
+        assert np.all(rows.data != 0)
+        np.testing.assert_array_equal(rows.toarray(), COUNTS[start:stop])
+        if rows.data.flags.writeable:
+            rows.data[:], rows.indices[:] = -1, 0
+    np.testing.assert_array_equal(source.read(0, 5).toarray(), COUNTS)
+
+
+def test_a_canonical_matrix_is_not_copied():
+    stored = sparse.csr_matrix(COUNTS.astype(np.float32))
+    rows = choose_matrix(ad.AnnData(stored)).view(1, 4)
+    assert np.shares_memory(rows.data, stored.data)
+    assert stored.data.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        rows.data[0] = 3
+
+
 def assert_reads_counts(adata: ad.AnnData, expected: np.ndarray = COUNTS, **which: object) -> None:
     source = choose_matrix(adata, **which)
     assert source.shape == expected.shape
