@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy.sparse import csr_matrix
 
-from sclcm.encoding.select import ByRank, LargestMagnitude, Reversed, descending_keys
+from sclcm.encoding.draws import CellRandom
+from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, descending_keys
 
 values = npst.arrays(
     np.float32, st.integers(0, 30), elements=st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: x + 0.0)
@@ -67,3 +70,43 @@ def test_reversed_order_is_that_of_the_vocabulary_backwards():
     values, indptr = np.array([1.0, 9.0, 3.0, 2.0], dtype=np.float32), np.array([0, 3, 3, 4])
     assert [row.tolist() for row in Reversed().rows(values, indptr, 9)] == [[2, 1, 0], [], [3]]
     assert [row.tolist() for row in Reversed().rows(values, indptr, 2)] == [[2, 1], [], [3]]
+
+
+def sampled(matrix, limit, *, random_state=0, draws=None):
+    """Columns that each cell's tokens stand for."""
+    counts = csr_matrix(np.asarray(matrix, dtype=np.float32))
+    random = CellRandom(counts=counts, random_state=random_state, draws=draws or {})
+    return [counts.indices[row].tolist() for row in InOrder().sample(counts.indptr, limit, random)]
+
+
+def test_genes_in_order_that_fit_are_all_taken():
+    cells = [[1, 9, 0, 2], [0, 0, 0, 0], [5, 1, 1, 1]]
+    assert sampled(cells, 4) == [[0, 1, 3], [], [0, 1, 2, 3]]
+    assert sampled(cells, 3)[:2] == [[0, 1, 3], []]
+
+
+@settings(deadline=None, max_examples=50)
+@given(npst.arrays(np.float32, (4, 9), elements=st.sampled_from([0, 1, 1, 2])), st.integers(0, 9), st.data())
+def test_sample_is_in_order_of_the_right_size_and_follows_the_cell_alone(matrix, limit, data):
+    found = sampled(matrix, limit)
+    for row, genes in zip(matrix, found, strict=True):
+        expressed = np.flatnonzero(row).tolist()
+        assert len(genes) == min(limit, len(expressed))
+        assert genes == sorted(set(genes))
+        assert set(genes) <= set(expressed)
+    order = data.draw(st.permutations(range(4)))
+    assert sampled(matrix[list(order)], limit) == [found[cell] for cell in order]
+    assert [sampled(row[None], limit)[0] for row in matrix] == found
+
+
+def test_sample_follows_the_seed_and_takes_every_gene_equally_often():
+    cell = np.ones((1, 12))
+    found = [tuple(sampled(cell, 5, random_state=seed)[0]) for seed in range(1200)]
+    assert len(set(found)) > 500  # of 792
+    assert np.bincount(np.concatenate(found)) / 1200 == pytest.approx(np.full(12, 5 / 12), abs=0.06)
+
+
+def test_sample_takes_the_genes_of_the_smallest_given_numbers():
+    cells = [[1, 1, 1, 1], [0, 1, 1, 1]]
+    draws = {"sample": np.array([0.4, 0.1, 0.9, 0.2, 0.7, 0.5, 0.6])}
+    assert sampled(cells, 2, draws=draws) == [[1, 3], [2, 3]]

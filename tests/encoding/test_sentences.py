@@ -12,9 +12,9 @@ from scipy.sparse import csr_matrix
 from sclcm._sizes import Config
 from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.normalize import DivideByFactor, LogNormalize
-from sclcm.encoding.select import ByRank
+from sclcm.encoding.select import ByRank, InOrder
 from sclcm.encoding.sentences import SPECIAL, Encoding, encode, special_ids
-from sclcm.encoding.values import Normalized
+from sclcm.encoding.values import Bins, Normalized
 from sclcm.genes.align import align_genes
 from sclcm.genes.vocabulary import GeneVocabulary
 
@@ -155,3 +155,61 @@ def test_order_of_cells_does_not_matter(counts, order):
     plain = encode(make_chunk(counts), encoding, vocabulary=FRAMED, arrays=ARRAYS)
     shuffled = encode(make_chunk(counts[list(order)]), encoding, vocabulary=FRAMED, arrays=ARRAYS)
     assert [sentence(shuffled, i) for i in range(5)] == [sentence(plain, cell) for cell in order]
+
+
+def binned(max_tokens, **given):
+    return Encoding(select=InOrder(), value=Bins(n_bins=4), prefix=("<cls>",), max_tokens=max_tokens, **given)
+
+
+def test_special_tokens_have_the_value_that_the_encoding_gives_them():
+    encoding = binned(9, special_value=-2.0, suffix=("<eos>",))
+    encoded = encode(make_chunk([[1, 0, 6, 0, 3, 0]]), encoding, vocabulary=FRAMED, arrays={})
+    assert encoded.features.tolist() == [SPECIAL, 0, 2, 4, SPECIAL]
+    assert encoded.values["value"].tolist() == [-2, 1, 3, 2, -2]
+
+
+def test_sentence_without_a_longest_is_not_cut():
+    counts = [[1, 2, 3, 4, 5, 6], [0] * 6, [1, 1, 0, 0, 0, 0]]
+    assert encode(make_chunk(counts), binned(None), vocabulary=FRAMED, arrays={}).lengths.tolist() == [7, 1, 3]
+    assert encode(make_chunk(counts), binned(4), vocabulary=FRAMED, arrays={}).lengths.tolist() == [4, 1, 3]
+
+
+def test_bins_are_made_of_all_genes_of_a_cell_before_some_are_sampled():
+    counts = [[1, 2, 3, 4, 5, 6]]
+    whole = encode(make_chunk(counts), binned(None), vocabulary=FRAMED, arrays={})
+    bins = dict(zip(whole.token_ids.tolist(), whole.values["value"].tolist(), strict=True))
+    part = encode(make_chunk(counts), binned(4), vocabulary=FRAMED, arrays={})
+    assert len(part.token_ids) == 4
+    assert part.values["value"].tolist() == [bins[token] for token in part.token_ids.tolist()]
+
+
+@settings(deadline=None, max_examples=30)
+@given(npst.arrays(np.float32, (4, 6), elements=st.sampled_from([0, 1, 1, 2])), st.integers(0, 3))
+def test_random_steps_follow_the_seed_and_not_the_place_of_a_cell(counts, random_state):
+    given = {"vocabulary": FRAMED, "arrays": {}, "random_state": random_state}
+    together = encode(make_chunk(counts), binned(4), **given)
+    for cell in range(4):
+        alone = encode(make_chunk(counts[cell], start=cell), binned(4), **given)
+        span = slice(together.indptr[cell], together.indptr[cell + 1])
+        assert alone.token_ids.tolist() == together.token_ids[span].tolist()
+        assert alone.values["value"].tolist() == together.values["value"][span].tolist()
+
+
+def test_other_seed_takes_other_genes_and_other_bins():
+    chunk = make_chunk([[2] * 6])
+    found = {
+        (tuple(encoded.token_ids), tuple(encoded.values["value"]))
+        for seed in range(20)
+        for encoded in [encode(chunk, binned(4), vocabulary=FRAMED, arrays={}, random_state=seed)]
+    }
+    assert len({tokens for tokens, _ in found}) > 5
+    assert len({values for _, values in found}) > 5
+
+
+def test_given_numbers_replace_the_draws_of_an_encoding():
+    draws = {"bins": np.array([0.0, 0.4, 0.9, 0.9]), "sample": np.array([0.5, 0.1, 0.3, 0.2])}
+    encoded = encode(
+        make_chunk([[2, 0, 2, 2, 0, 2]]), binned(4), vocabulary=FRAMED, arrays={}, draws=draws
+    )  # edges 2, 2, 2: bins 1 to 3
+    assert encoded.features.tolist() == [SPECIAL, 2, 3, 5]
+    assert encoded.values["value"].tolist() == [0, 2, 1, 1]
