@@ -27,10 +27,11 @@ class GeneEmbedKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateKeys:
-    """Where `tl.annotate` writes: `obs[label]`, `obs[score]`, `obs[ontology]` and `uns[uns]` of `adata`."""
+    """Where `tl.annotate` writes: `obs[label]`, `obs[score]`, `obs[coarse]`, `obs[ontology]` and `uns[uns]`."""
 
     label: str
     score: str
+    coarse: str
     ontology: str
     uns: str
 
@@ -77,7 +78,9 @@ def gene_embed_keys(model_name: str, key_added: str | None = None) -> GeneEmbedK
 def annotate_keys(model_name: str, key_added: str | None = None) -> AnnotateKeys:
     """Return the slots of cell labels."""
     base = f"{base_name(model_name)}_label" if key_added is None else _storable(key_added)
-    return AnnotateKeys(label=base, score=f"{base}_score", ontology=f"{base}_ontology_term_id", uns=base)
+    return AnnotateKeys(
+        label=base, score=f"{base}_score", coarse=f"{base}_coarse", ontology=f"{base}_ontology_term_id", uns=base
+    )
 
 
 def umap_keys(embedding_key: str, key_added: str | None = None) -> UmapKeys:

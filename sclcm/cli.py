@@ -125,7 +125,7 @@ def embed(
     if annotate:
         from sclcm.tl._annotate import annotate as annotate_cells
 
-        where = key if recipe == "embed" else None
+        where = key if recipe == "embed" and pretrained.labels is None else None
         annotate_cells(adata, pretrained, use_rep=where, layer=layer, use_raw=use_raw, gene_key=gene_key)
     if umap is not None:
         from sclcm.tl._umap import umap as lay_out

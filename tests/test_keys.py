@@ -17,6 +17,7 @@ def test_dots_and_hyphens_become_underscores(model, base):
     assert _keys.annotate_keys(model) == _keys.AnnotateKeys(
         label=f"{base}_label",
         score=f"{base}_label_score",
+        coarse=f"{base}_label_coarse",
         ontology=f"{base}_label_ontology_term_id",
         uns=f"{base}_label",
     )
@@ -26,7 +27,7 @@ def test_key_added_replaces_the_base_verbatim():
     assert _keys.embed_keys("scgpt", "my-key.1") == _keys.EmbedKeys(obsm="my-key.1", uns="my-key.1")
     assert _keys.gene_embed_keys("scgpt", "k") == _keys.GeneEmbedKeys(varm="k", uns="k")
     assert _keys.annotate_keys("scgpt", "k") == _keys.AnnotateKeys(
-        label="k", score="k_score", ontology="k_ontology_term_id", uns="k"
+        label="k", score="k_score", coarse="k_coarse", ontology="k_ontology_term_id", uns="k"
     )
 
 

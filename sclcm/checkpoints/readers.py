@@ -86,6 +86,30 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     return Machine(data, source=f"{path}", table=allowed_names(f"{path}"), inert=names).load()
 
 
+def read_checkpoint(path: str | Path, *, tensors: str, settings: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a file of `torch.save` with tensors under one key and the settings of the model under another.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tensors
+    settings
+        The two keys.
+
+    Returns
+    -------
+    Tensor of each name, and the settings by name.
+    """
+    path = Path(path)
+    content = read_torch(path)
+    found = content.get(settings) if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        msg = f"`{path}` has no settings under {settings!r}; it holds {_some(content)}."
+        raise FormatError(msg)
+    return _flat_tensors(content, path, (tensors,)), found
+
+
 def read_pickle(path: str | Path) -> Any:
     """Read a pickled dictionary (or any plain data, with numpy arrays and numbers) without running anything in it."""
     return read_torch(path)

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
-from sclcm.checkpoints.readers import read_json, read_pickle, read_tensors
-from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._build import build_lcm
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
 from sclcm.models._pretrained import Pretrained
-from sclcm.models._prototypes import Prototypes
+from sclcm.models._release import (
+    Release,
+    check_requirements,
+    read_array,
+    read_labels,
+    read_prototypes,
+    read_vocabulary,
+    read_weights,
+)
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
-    ArraySource,
-    GeneFactors,
     ModelSpec,
-    PrototypeSource,
-    StoredArray,
-    VocabularySource,
     with_variants,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from torch import Tensor
+
+    from sclcm.genes.vocabulary import GeneVocabulary
 
 
 def load(
@@ -121,6 +122,12 @@ def fetch(name: str) -> Path:
 def list_models() -> list[str]:
     """Return the names that `load` knows, `family.checkpoint`; a family alone means its first checkpoint."""
     return [f"{family}.{checkpoint}" for family in family_names() for checkpoint in get_spec(family).checkpoints]
+
+
+def models_with_labels() -> list[str]:
+    """Return the names of families that label cells without training."""
+    specs = map(get_spec, family_names())
+    return [spec.name for spec in specs if spec.prototypes is not None or spec.labels is not None]
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -228,46 +235,22 @@ def _check_given(given: Mapping[str, Any], known: set[str], what: str) -> None:
         raise TypeError(msg)
 
 
-@dataclass(frozen=True)
-class _Release:
-    """A folder of authors' files; remembers which of them were read, for the digest."""
-
-    folder: Path
-    places: tuple[Path, ...]
-    used: list[Path] = field(default_factory=list)
-
-    def config(self, pattern: str) -> Mapping[str, Any]:
-        """Return the configuration, which lies in the model's own folder, or else beside the dictionaries."""
-        return self._mapping(find_one(self.folder, (pattern,), also=self.places))
-
-    def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
-        """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
-        return self._mapping(find_one(self.places[0], patterns, also=self.places[1:]))
-
-    def _mapping(self, file: Path) -> Mapping[str, Any]:
-        self.used.append(file)
-        found = read_json(file) if file.suffix == ".json" else read_pickle(file)
-        if not isinstance(found, Mapping):
-            msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
-            raise TypeError(msg)
-        return found
-
-
 def load_release(
     spec: ModelSpec, folder: Path, *, name: str, given: Mapping[str, Any], weights: Path | None = None
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
     _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
-    release = _Release(folder, _dictionary_folders(folder, given))
+    release = Release(folder, _dictionary_folders(folder, given))
     weights = weights or find_one(folder, spec.weights)
     release.used.append(weights)
-    tensors = spec.keys.bare(read_tensors(weights))
-    prototypes = None if spec.prototypes is None else _read_prototypes(spec.prototypes, tensors, release)
-    config = {} if spec.config is None else release.config(spec.config)
+    tensors, config = read_weights(spec, weights, release)
+    prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
-    vocabulary = _read_vocabulary(spec.vocabulary, release)
+    check_requirements(spec, config)
+    vocabulary = read_vocabulary(spec.vocabulary, release)
+    labels = None if spec.labels is None else read_labels(spec.labels, release)
     spec = with_variants(spec, facts, vocabulary)
-    arrays = {key: _read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
+    arrays = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
@@ -284,6 +267,7 @@ def load_release(
         recipes=resolve_sizes(spec.recipes, facts),
         arrays=arrays,
         prototypes=prototypes,
+        labels=labels,
         lcm=lcm,
         digest=digest,
     )
@@ -292,55 +276,6 @@ def load_release(
 def _as_float(tensor: Tensor) -> Tensor:
     """Return weights stored in half precision as float32; others as they are."""
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _read_vocabulary(source: VocabularySource, release: _Release) -> GeneVocabulary:
-    tokens = release.dictionary(source.files)
-    if source.pad not in tokens:
-        msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."
-        raise ValueError(msg)
-    names = None
-    if source.names:
-        names = {str(key).upper(): str(value) for key, value in release.dictionary(source.names).items()}
-    return GeneVocabulary.from_mapping(
-        tokens,
-        specials=[token for token in source.specials if token in tokens],
-        ids=source.ids,
-        species=source.species,
-        names=names,
-    )
-
-
-def _read_array(
-    source: ArraySource, vocabulary: GeneVocabulary, tensors: dict[str, Tensor], *, release: _Release
-) -> np.ndarray:
-    match source:
-        case StoredArray(tensor=tensor):
-            return tensors.pop(tensor).float().numpy()
-        case GeneFactors(files=patterns):
-            return _factors(release.dictionary(patterns), vocabulary, release.used[-1])
-
-
-def _read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: _Release) -> Prototypes:
-    return Prototypes.from_json(release.dictionary((source.file,)), tensors.pop(source.tensor).float().numpy())
-
-
-def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:
-    missing = [gene for gene in vocabulary.features.tolist() if gene not in table]
-    if missing:
-        msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; they do not match."
-        raise ValueError(msg)
-    try:
-        factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
-    except (TypeError, ValueError) as error:
-        msg = f"{file.name!r} does not give a number for every gene of the vocabulary: {error}."
-        raise ValueError(msg) from error
-    bad = ~(np.isfinite(factors) & (factors > 0))
-    if bad.any():
-        gene = vocabulary.features[bad][0]
-        msg = f"{file.name!r} gives {factors[bad][0]} for {gene!r}; expected a positive number."
-        raise ValueError(msg)
-    return factors
 
 
 def _check_table(vocabulary: GeneVocabulary, n_rows: int, folder: Path) -> None:

@@ -13,7 +13,7 @@ from sclcm.data.genes import gene_names
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
-from sclcm.models import _measure_binning, _measure_collated, _measure_draws
+from sclcm.models import _measure_binning, _measure_collated, _measure_draws, _measure_generation
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
 from sclcm.reference import _probes as probes
@@ -127,8 +127,9 @@ class Measurement:
     @cached_property
     def input(self) -> Input:
         """The input, aligned to the vocabulary by what the authors go by: their own map of names, or equal names."""
-        found = open_input(self.adata, self.pretrained, check_fit=False)
-        return found if self.pretrained.vocabulary.names is not None else _by_equal_names(found, self.pretrained)
+        found, vocabulary = open_input(self.adata, self.pretrained, check_fit=False), self.pretrained.vocabulary
+        has_map = vocabulary.names is not None or vocabulary.universe is not None
+        return found if has_map else _by_equal_names(found, self.pretrained)
 
     @cached_property
     def chunk(self) -> CellChunk:
@@ -277,5 +278,6 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_draws.MEASURES,
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
+    **_measure_generation.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

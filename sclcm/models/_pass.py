@@ -25,7 +25,7 @@ from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.engine.infer import Reducer, run, token_budget
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     import pandas as pd
     from anndata import AnnData
@@ -289,11 +289,26 @@ def one_pass(
     data: Input, pretrained: Pretrained, reducers: Iterable[Reducer], *, batch_size: int | None, n_blocks: int | None
 ) -> None:
     """Run the model over all cells once, with a progress bar, and feed the reducers."""
+
+    def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
+        return run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks)
+
+    each_batch(data, pretrained, work, batch_size=batch_size)
+
+
+def each_batch(
+    data: Input,
+    pretrained: Pretrained,
+    work: Callable[[Iterable[TokenBatch]], Iterator[int]],
+    *,
+    batch_size: int | None,
+) -> None:
+    """Work on all cells once, with a progress bar; the work yields the number of cells it is done with."""
     bar_of = {"unit": "cell", "desc": pretrained.name, "disable": not settings.progress}
     with (
         closing(data.batches(pretrained, batch_size=batch_size)) as batches,
         tqdm(total=data.source.shape[0], **bar_of) as bar,
     ):
-        for n_cells in run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks):
+        for n_cells in work(batches):
             bar.update(n_cells)
         bar.update(len(data.empty_cells) if bar.n < data.source.shape[0] else 0)

@@ -13,8 +13,9 @@ import torch
 from sclcm._sizes import as_int
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype
-from sclcm.nn.readouts import Concatenated, LinearHead
-from sclcm.zoo._spec import Recipe
+from sclcm.nn.configs import DomainNorm
+from sclcm.nn.readouts import Concatenated, FromEnd, LinearHead
+from sclcm.zoo._spec import GeneratedLabels, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +57,8 @@ class Pretrained:
         Companion arrays that the encoding reads, in vocabulary order.
     prototypes
         Label prototypes for annotation without training, where the model has them.
+    labels
+        Labels that the model generates, where it does.
     lcm
         The network, in evaluation mode.
     digest
@@ -73,6 +76,7 @@ class Pretrained:
     recipes: Mapping[str, Recipe]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     prototypes: Prototypes | None = None
+    labels: GeneratedLabels | None = None
     lcm: LCM
     digest: Digest
 
@@ -104,6 +108,14 @@ class Pretrained:
         return as_int(self.architecture.d_model)
 
     @property
+    def n_conditions(self) -> int | None:
+        """Number of batches that the model is bound to, or `None` if it knows no batches."""
+        if self.architecture.condition is not None:
+            return as_int(self.architecture.condition.n_conditions)
+        norm = self.architecture.embedding_norm
+        return as_int(norm.n_domains) if isinstance(norm, DomainNorm) else None
+
+    @property
     def n_parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.lcm.parameters())
@@ -128,6 +140,11 @@ class Pretrained:
             raise ValueError(msg)
         self.depth(chosen)
         self.width(chosen)
+        if chosen.decoding is not None and (
+            chosen.layer != -1 or chosen.head is not None or not isinstance(chosen.pooling, FromEnd)
+        ):
+            msg = f"`recipe` is {chosen!r}; what is decoded is pooled by `FromEnd` over the last block, without a head."
+            raise ValueError(msg)
         return chosen
 
     def depth(self, recipe: Recipe) -> int:

@@ -20,7 +20,7 @@ from sclcm.models._digest import Digest
 from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
 from sclcm.nn.configs import LCMConfig
-from sclcm.zoo._spec import Recipe
+from sclcm.zoo._spec import GeneratedLabels, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +49,7 @@ _VOCABULARY: Mapping[str, Any] = {
     "names": dict[str, str] | None,
     "modality": str,
 }
+_VOCABULARY_MORE: Mapping[str, Any] = {"synonyms": dict[str, list[str]], "merge": str, "universe": dict[str, Any]}
 _LABELS: Mapping[str, Any] = {
     "labels": list[str],
     "ontology_ids": list[str],
@@ -115,6 +116,7 @@ def _config_of(model: Pretrained) -> dict[str, object]:
         "architecture": to_json(model.architecture),
         "recipes": to_json(model.recipes),
         "prototypes": None if model.prototypes is None else model.prototypes.to_json(),
+        "labels": to_json(model.labels),
     }
 
 
@@ -136,7 +138,7 @@ def load_saved(folder: Path) -> Pretrained:
     """Read a folder that `Pretrained.save` wrote; its weights stay in the file until they are used."""
     files = [folder / name for name in SAVED_FILES]
     digest = Digest.of(files)
-    config = _read_fields(files[0], _CONFIG)
+    config = {"labels": None, **_read_fields(files[0], _CONFIG)}
     tensors = read_tensors(files[2], mapped=True)
     arrays = {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAY)}
     prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files[0])
@@ -154,6 +156,7 @@ def load_saved(folder: Path) -> Pretrained:
         recipes=_declared(config, "recipes", dict[str, Recipe], file=files[0]),
         arrays=arrays,
         prototypes=prototypes,
+        labels=_declared(config, "labels", GeneratedLabels | None, file=files[0]),
         lcm=lcm,
         digest=digest,
     )
@@ -200,17 +203,25 @@ def _check_groups(groups: Any, file: Path) -> None:
 
 def _vocabulary(file: Path, config: Mapping[str, Any], *, n_rows: int) -> GeneVocabulary:
     stored = _read_fields(file, _VOCABULARY)
-    if unknown := sorted(stored.keys() - _VOCABULARY.keys()):
-        _damaged(file, f"has the unknown entry {unknown[0]!r}")
-    token_ids = [*stored["token_ids"], *stored["specials"].values()]
-    if token_ids and not 0 <= min(token_ids) <= max(token_ids) < n_rows:
-        _damaged(
-            file, f"has token ids from {min(token_ids)} to {max(token_ids)} for a table of {n_rows:,} rows in the model"
-        )
+    _check_tokens(stored, file, n_rows=n_rows)
+    if "universe" in stored:
+        wider = stored["universe"]
+        _check_fields(wider, _VOCABULARY, file)
+        _check_tokens(wider, file, n_rows=n_rows + 2 * len(wider["features"]))
     for name in ("pad", "mask"):
         if config[name] is not None and config[name] not in stored["specials"]:
             _damaged(file, f"lacks the special token {config[name]!r}, by which the model is to {name}")
     return GeneVocabulary.from_json(stored)
+
+
+def _check_tokens(stored: Mapping[str, Any], file: Path, *, n_rows: int) -> None:
+    if unknown := sorted(stored.keys() - _VOCABULARY.keys() - _VOCABULARY_MORE.keys()):
+        _damaged(file, f"has the unknown entry {unknown[0]!r}")
+    _check_fields(stored, {name: hint for name, hint in _VOCABULARY_MORE.items() if name in stored}, file)
+    token_ids = [*stored["token_ids"], *stored["specials"].values()]
+    if token_ids and not 0 <= min(token_ids) <= max(token_ids) < n_rows:
+        spread = f"from {min(token_ids)} to {max(token_ids)}"
+        _damaged(file, f"has token ids {spread} for a table of {n_rows:,} rows in the model")
 
 
 def _damaged(file: Path, what: str) -> None:

@@ -15,6 +15,7 @@ from sclcm.checkpoints.readers import read_array, read_json, read_tensors
 from sclcm.models._measure import Measurement
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
 from sclcm.zoo._registry import get_spec
+from sclcm.zoo._spec import InWeights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -189,8 +190,12 @@ def _tolerance(fact: Any) -> dict[str, float] | None:
 
 def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Check]:
     """Files of one release that hold the same weights must agree; only a disagreement is reported."""
-    found = [file for pattern in get_spec(family).weights for file in sorted(checkpoint.glob(pattern))]
-    states = [read_tensors(file) for file in found]
+    spec = get_spec(family)
+    found = [file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))]
+    if len(found) < 2:
+        return
+    key = spec.config.tensors if isinstance(spec.config, InWeights) else None
+    states = [read_tensors(file, key=key) for file in found]
     for file, state in zip(found[1:], states[1:], strict=True):
         shared = sorted(state.keys() & states[0].keys())
         if differing := [name for name in shared if not state[name].equal(states[0][name])]:

@@ -1,24 +1,27 @@
-"""`tl.annotate`: cell types without training, by the prototypes that come with a model."""
+"""`tl.annotate`: cell types without training, by prototypes that come with a model or by what the model says."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sclcm._docs import with_shared_docs
-from sclcm._keys import annotate_keys
-from sclcm.models._load import load
-from sclcm.models._pass import open_input
+from sclcm._keys import AnnotateKeys, annotate_keys
+from sclcm.models._generation import label_by_decoding, named_labels
+from sclcm.models._load import load, models_with_labels
+from sclcm.models._pass import Input, open_input
 from sclcm.models._prototypes import UNKNOWN, Prototypes
-from sclcm.tl._embed import check_batch_size, embed_cells
+from sclcm.tl._embed import check_batch_size, embed_cells, warn_of_empty_cells
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -45,23 +48,28 @@ def annotate(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Label cells by the nearest prototypes of a model, without any training; abstain where none is near.
+    """Label cells without any training, by the prototypes of a model or by what the model itself says of them.
 
     A prototype is a point in the model's embedding space that stands for a cell type. The score of a label is its
     share of a softmax over all prototypes that are compared, so it depends on which labels are: fewer candidates
     (`labels`), higher scores. Where no single label scores enough but several kinds of one coarser label do together
     (CD4 and CD8 T cells, say), the coarser label is given.
 
+    A model that generates says a coarse type, then a fine one, as words after the genes of the cell. The score is the
+    probability of the fine word among all words that are cell types.
+
     Parameters
     ----------
     %(adata)s
     %(model)s
     labels
-        The labels to choose from; `None` takes all that the model has.
+        The labels to choose from; `None` takes all that the model has. A model that generates has no choice.
     min_score
-        Cells whose best label scores less are `"unknown"`; `None` takes the model's own bound.
+        Cells whose best label scores less are `"unknown"`; `None` takes the model's own bound, which is zero for a
+        model that generates.
     use_rep
-        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells.
+        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells. Not for
+        a model that generates.
     %(source)s
     %(running)s
     %(writing)s
@@ -71,42 +79,97 @@ def annotate(
     `None`, or with `copy=True` a changed copy. Writes:
 
     `adata.obs['<model>_label' | key_added]` : category
-        The label, or `"unknown"`.
+        The label, or `"unknown"`: also where the model says that there is none.
     `adata.obs['<model>_label_score' | key_added + '_score']` : float
-        Score of the best label, 0 to 1; also where it was too low.
+        Score of the best label, 0 to 1; also where it was too low. Zero where a model says no cell type.
+    `adata.obs['<model>_label_coarse' | key_added + '_coarse']` : category
+        By models that generate: the coarse label, or `"unknown"`, whatever the score of the fine one.
     `adata.obs['<model>_label_ontology_term_id' | key_added + '_ontology_term_id']` : category
-        Its Cell Ontology id; empty where there is none.
+        By models with prototypes: the Cell Ontology id; empty where there is none.
     `adata.uns['<model>_label' | key_added]` : dict
-        `params`: model, digest of its files, labels compared, bound, shares matched, versions.
+        `params`: model, digest of its files, labels, bound, shares matched, versions.
 
     Raises
     ------
     ValueError
-        The model has no prototypes, a label is unknown, or the matrix holds no raw counts.
+        The model has no labels, a label is unknown, or the matrix holds no raw counts.
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
     pretrained = load(model, device=device, dtype=dtype)
-    prototypes, bound = _choose(pretrained, labels, min_score)
     keys = annotate_keys(pretrained.name, key_added)
-    if use_rep is None:
-        data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
-        cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=batch_size)
+    asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
+    read = partial(open_input, adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+    found = (_compare if pretrained.labels is None else _say)(adata, pretrained, asked, read=read)
+    logger.info("%d of %d cells labelled in %r", (found.label != UNKNOWN).sum(), len(found.label), keys.label)
+    return write(adata, partial(_put, found=found, keys=keys, model=provenance(pretrained)), copy=copy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the caller wants of the labels."""
+
+    labels: Sequence[str] | None
+    min_score: float | None
+    use_rep: str | None
+    batch_size: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """Labels and scores of all cells, what they could have been, and facts of the input."""
+
+    label: np.ndarray
+    score: np.ndarray
+    labels: list[str]
+    min_score: float
+    facts: dict[str, object]
+    coarse: np.ndarray | None = None
+    ontology: np.ndarray | None = None
+
+
+def _put(target: AnnData, *, found: _Found, keys: AnnotateKeys, model: dict[str, object]) -> None:
+    """Write labels into their slots."""
+    target.obs[keys.label] = pd.Categorical(found.label)
+    target.obs[keys.score] = found.score
+    if found.coarse is not None:
+        target.obs[keys.coarse] = pd.Categorical(found.coarse)
+    if found.ontology is not None:
+        target.obs[keys.ontology] = pd.Categorical(found.ontology)
+    target.uns[keys.uns] = {"params": {**model, "labels": found.labels, "min_score": found.min_score, **found.facts}}
+
+
+def _compare(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Callable[[], Input]) -> _Found:
+    """Label cells by the nearest prototypes."""
+    prototypes, bound = _choose(pretrained, asked.labels, asked.min_score)
+    if asked.use_rep is None:
+        data = read()
+        cells = embed_cells(data, pretrained, pretrained.recipe(prototypes.recipe), batch_size=asked.batch_size)
         facts = data.facts()
     else:
-        cells, facts = _embedded(adata, use_rep, pretrained=pretrained, recipe=prototypes.recipe), {"use_rep": use_rep}
+        cells = _embedded(adata, asked.use_rep, pretrained=pretrained, recipe=prototypes.recipe)
+        facts = {"use_rep": asked.use_rep}
     label, ontology, score = prototypes.assign(cells, bound)
     compared = sorted(set(prototypes.labels))
-    params = {**provenance(pretrained), "labels": compared, "min_score": bound, **facts}
+    return _Found(label=label, score=score, labels=compared, min_score=bound, facts=facts, ontology=ontology)
 
-    def change(target: AnnData) -> None:
-        target.obs[keys.label] = pd.Categorical(label)
-        target.obs[keys.score] = score
-        target.obs[keys.ontology] = pd.Categorical(ontology)
-        target.uns[keys.uns] = {"params": params}
 
-    logger.info("%d of %d cells labelled in %r", (label != UNKNOWN).sum(), len(label), keys.label)
-    return write(adata, change, copy=copy)
+def _say(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Callable[[], Input]) -> _Found:
+    """Label cells by what the model says of them."""
+    for name, value, why in (
+        ("labels", asked.labels, "says its labels freely; choose among those that it gave"),
+        ("use_rep", asked.use_rep, "says its labels, which no embedding holds; leave it out"),
+    ):
+        if value is not None:
+            msg = f"`{name}` is {value!r}, but {pretrained.name!r} {why}."
+            raise ValueError(msg)
+    bound = _check_bound(0.0 if asked.min_score is None else asked.min_score)
+    data = read()
+    label, coarse, score = label_by_decoding(data, pretrained, batch_size=asked.batch_size)
+    label[score < bound] = UNKNOWN
+    warn_of_empty_cells(data, pretrained, f"their label is {UNKNOWN!r}")
+    said = list(named_labels(pretrained))
+    return _Found(label=label, score=score, labels=said, min_score=bound, facts=data.facts(), coarse=coarse)
 
 
 def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) -> np.ndarray:
@@ -128,7 +191,8 @@ def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) 
 def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: float | None) -> tuple[Prototypes, float]:
     """Return the prototypes to compare with and the bound of abstention, checked."""
     if pretrained.prototypes is None:
-        msg = f"{pretrained.name!r} comes without label prototypes; annotate with 'sclcm-mini'."
+        able = ", ".join(map(repr, models_with_labels()))
+        msg = f"{pretrained.name!r} comes without label prototypes and says no labels; those that do are {able}."
         raise ValueError(msg)
     if isinstance(labels, str):
         msg = f"`labels` is the text {labels!r}; expected a list of labels."
@@ -137,8 +201,12 @@ def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: flo
         msg = "`labels` is empty; name the labels to choose from, or pass None for all of them."
         raise ValueError(msg)
     chosen = pretrained.prototypes if labels is None else pretrained.prototypes.restricted(labels)
-    bound = chosen.min_score if min_score is None else min_score
+    return chosen, _check_bound(chosen.min_score if min_score is None else min_score)
+
+
+def _check_bound(bound: float) -> float:
+    """Refuse a bound that no score could be held against."""
     if not isinstance(bound, int | float | np.number) or not 0 <= bound <= 1:
         msg = f"`min_score` is {bound!r}; expected a share between 0 and 1."
         raise ValueError(msg)
-    return chosen, float(bound)
+    return float(bound)

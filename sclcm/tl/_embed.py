@@ -11,6 +11,7 @@ import numpy as np
 from sclcm._docs import with_shared_docs
 from sclcm._keys import embed_keys
 from sclcm.engine.infer import CellVectors
+from sclcm.models._generation import embed_by_decoding
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
 from sclcm.tl._write import check_copy, provenance, write
@@ -45,21 +46,19 @@ def embed(
 ) -> AnnData | None:
     """Embed cells with a large cellular model.
 
-    The matrix is read once, chunk by chunk, in memory or backed. A cell's vector depends on its own counts alone:
-    not on the order of the cells, nor on the other cells, nor on the size of a batch.
+    The matrix is read once, chunk by chunk. A cell's vector depends on its own counts alone: not on other cells, their
+    order or the size of a batch.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
     recipe
-        Which of the model's published embeddings, by name (see :func:`sclcm.models.describe`), or a `Recipe` of
-        one's own.
+        Name of one of the model's embeddings (see :func:`sclcm.models.describe`), or a `Recipe` of one's own.
     %(source)s
     batch_key
-        Column of `.obs` with the batch of each cell, for models that are bound to batches, such as those fine-tuned
-        for integration: numbers as the model knows them, or names, numbered in the order of their categories. Other
-        models refuse it.
+        Column of `.obs` with the batch of each cell, for models bound to batches: numbers as the model knows them, or
+        names, numbered in the order of their categories.
     %(running)s
     %(random_state)s
     %(writing)s
@@ -113,18 +112,27 @@ def embed(
 
 def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
     """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
-    out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
-    reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
-    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=pretrained.depth(recipe))
-    if data.empty_cells:
-        out[data.empty_cells] = 0
-        first = ", ".join(map(repr, data.source.obs_names[data.empty_cells[:3]]))
-        msg = (
-            f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}, ...); their rows "
-            "are zeros. Remove them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+    if recipe.decoding is not None:
+        out = embed_by_decoding(data, pretrained, recipe, batch_size=batch_size)
+    else:
+        out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
+        reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
+        one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=pretrained.depth(recipe))
+    out[data.empty_cells] = 0
+    warn_of_empty_cells(data, pretrained, "their rows are zeros")
     return out
+
+
+def warn_of_empty_cells(data: Input, pretrained: Pretrained, what: str) -> None:
+    """Warn of cells without a known gene, and say what became of them."""
+    if not data.empty_cells:
+        return
+    first = ", ".join(map(repr, data.source.obs_names[data.empty_cells[:3]]))
+    msg = (
+        f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}, ...); {what}. Remove "
+        "them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=4)
 
 
 def check_batch_size(batch_size: int | None) -> None:

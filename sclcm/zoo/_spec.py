@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.checkpoints.keymap import KeyMap
-from sclcm.nn.readouts import HeadConfig, MeanPooling, Pooling
+from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary
     from sclcm.nn.configs import LCMConfig
+    from sclcm.zoo._vocabularies import TokenLists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +111,72 @@ class Recipe:
         A head applied to the pooled vector, or `None`.
     l2_normalize
         Whether the vector is scaled to length one.
+    decoding
+        Tokens that are added to the sentence first. What is pooled is then what the last step reads, which is all but
+        the token that it adds; the pooling is a `FromEnd` over the last block.
     """
 
     pooling: Pooling = field(default_factory=MeanPooling)
     layer: int = -1
     head: str | None = None
     l2_normalize: bool = False
+    decoding: GreedyDecoding | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamesInFile:
+    """Names that a file of the release lists.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference; JSON or a pickled dictionary.
+    entries
+        Its entries with names, which are united.
+    """
+
+    files: tuple[str, ...]
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedLabels:
+    """Cell types that a model says by adding tokens to a cell's sentence.
+
+    Parameters
+    ----------
+    names
+        Tokens that are cell types; any other token is no label.
+    unnamed
+        One of them that stands for cells without a type.
+    recipe
+        The recipe whose decoding adds them.
+    fine
+    coarse
+        Where the two labels stand, counted from the end of the finished sentence; 0 is its last token.
+    """
+
+    names: NamesInFile | tuple[str, ...]
+    unnamed: str
+    recipe: str
+    fine: int
+    coarse: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InWeights:
+    """The configuration lies in the weights file, beside the tensors.
+
+    Parameters
+    ----------
+    key
+        The entry with the configuration.
+    tensors
+        The entry with the tensors.
+    """
+
+    key: str
+    tensors: str
 
 
 @dataclass(frozen=True)
@@ -244,11 +305,15 @@ class ModelSpec:
     weights
         Patterns of the weights file, in order of preference.
     config
-        Pattern of the configuration file, or `None`.
+        Pattern of the configuration file, its place in the weights file, or `None`.
+    requires
+        Entries of the configuration that must have a certain value where they are there.
     variants
         What some checkpoints have besides.
     prototypes
         Label prototypes, where the model has them.
+    labels
+        Labels that the model generates, where it does.
     checkpoints
         Published weights; the first is the default.
     needs
@@ -258,16 +323,18 @@ class ModelSpec:
     name: str
     title: str
     reference: str
-    vocabulary: VocabularySource
+    vocabulary: VocabularySource | TokenLists
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap
     recipes: Mapping[str, Recipe]
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | None = "config.json"
+    config: str | InWeights | None = "config.json"
+    requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None
+    labels: GeneratedLabels | None = None
     checkpoints: Mapping[str, Checkpoint]
     needs: Literal["counts"] = "counts"
 

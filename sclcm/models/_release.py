@@ -1,0 +1,156 @@
+"""The files of a release: found, read, and turned into what a model is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sclcm.checkpoints.files import find_one
+from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
+from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._gene_lists import names_in, read_token_lists
+from sclcm.models._prototypes import Prototypes
+from sclcm.zoo._spec import (
+    ArraySource,
+    GeneFactors,
+    GeneratedLabels,
+    InWeights,
+    ModelSpec,
+    NamesInFile,
+    PrototypeSource,
+    StoredArray,
+    VocabularySource,
+)
+from sclcm.zoo._vocabularies import TokenLists
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Release:
+    """A folder of authors' files; remembers which of them were read, for the digest."""
+
+    folder: Path
+    places: tuple[Path, ...]
+    used: list[Path] = field(default_factory=list)
+
+    def config(self, pattern: str) -> Mapping[str, Any]:
+        """Return the configuration, from the model's own folder or else from the one named for the dictionaries."""
+        also = () if self.folder in self.places else self.places  # the folder above is of other models as well
+        return self._mapping(find_one(self.folder, (pattern,), also=also))
+
+    def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
+        """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
+        return self._mapping(find_one(self.places[0], patterns, also=self.places[1:]))
+
+    def file(self, patterns: Sequence[str], *, optional: bool = False) -> Path | None:
+        """Return the one file that fits; `None` if none does and that is allowed."""
+        try:
+            self.used.append(find_one(self.places[0], patterns, also=self.places[1:]))
+        except FileNotFoundError:
+            if not optional:
+                raise
+            return None
+        return self.used[-1]
+
+    def _mapping(self, file: Path) -> Mapping[str, Any]:
+        if file not in self.used:
+            self.used.append(file)
+        found = read_json(file) if file.suffix == ".json" else read_pickle(file)
+        if not isinstance(found, Mapping):
+            msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
+            raise TypeError(msg)
+        return found
+
+
+def read_weights(spec: ModelSpec, weights: Path, release: Release) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Return the tensors and the configuration, wherever the release has it."""
+    match spec.config:
+        case InWeights(key=key, tensors=entry):
+            tensors, config = read_checkpoint(weights, tensors=entry, settings=key)
+            return spec.keys.bare(tensors), config
+        case str(pattern):
+            return spec.keys.bare(read_tensors(weights)), release.config(pattern)
+        case None:
+            return spec.keys.bare(read_tensors(weights)), {}
+
+
+def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of which another kind of model is built."""
+    for key, value in spec.requires.items():
+        if config.get(key, value) != value:
+            msg = (
+                f"The configuration says {key!r} is {config[key]!r}, but only models with {value!r} are known of "
+                f"{spec.name!r}; its weights would mean something else."
+            )
+            raise ValueError(msg)
+
+
+def read_labels(declared: GeneratedLabels, release: Release) -> GeneratedLabels:
+    """Return the labels that a model generates, with the names that the release lists."""
+    if not isinstance(declared.names, NamesInFile):
+        return declared
+    content = release.dictionary(declared.names.files)
+    names = {name for entry in declared.names.entries for name in names_in(content, entry)}
+    return dataclasses.replace(declared, names=tuple(sorted(names)))
+
+
+def read_vocabulary(source: VocabularySource | TokenLists, release: Release) -> GeneVocabulary:
+    """Return the vocabulary, from a dictionary of tokens or from lists."""
+    if isinstance(source, TokenLists):
+        return read_token_lists(source, release)
+    tokens = release.dictionary(source.files)
+    if source.pad not in tokens:
+        msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."
+        raise ValueError(msg)
+    names = None
+    if source.names:
+        names = {str(key).upper(): str(value) for key, value in release.dictionary(source.names).items()}
+    return GeneVocabulary.from_mapping(
+        tokens,
+        specials=[token for token in source.specials if token in tokens],
+        ids=source.ids,
+        species=source.species,
+        names=names,
+    )
+
+
+def read_array(
+    source: ArraySource, vocabulary: GeneVocabulary, tensors: dict[str, Tensor], *, release: Release
+) -> np.ndarray:
+    """Return a companion array, in vocabulary order."""
+    match source:
+        case StoredArray(tensor=tensor):
+            return tensors.pop(tensor).float().numpy()
+        case GeneFactors(files=patterns):
+            return _factors(release.dictionary(patterns), vocabulary, release.used[-1])
+
+
+def read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: Release) -> Prototypes:
+    """Return the label prototypes, whose vectors lie among the tensors."""
+    return Prototypes.from_json(release.dictionary((source.file,)), tensors.pop(source.tensor).float().numpy())
+
+
+def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:
+    missing = [gene for gene in vocabulary.features.tolist() if gene not in table]
+    if missing:
+        msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; they do not match."
+        raise ValueError(msg)
+    try:
+        factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
+    except (TypeError, ValueError) as error:
+        msg = f"{file.name!r} does not give a number for every gene of the vocabulary: {error}."
+        raise ValueError(msg) from error
+    bad = ~(np.isfinite(factors) & (factors > 0))
+    if bad.any():
+        gene = vocabulary.features[bad][0]
+        msg = f"{file.name!r} gives {factors[bad][0]} for {gene!r}; expected a positive number."
+        raise ValueError(msg)
+    return factors

@@ -1,0 +1,91 @@
+"""Declarations of vocabularies that a release keeps as lists, with a wider list of genes and a table of synonyms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sclcm.genes.vocabulary import Merge
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynonymTable:
+    """A table, separated by commas, of other names of genes, one a row.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference. Without the file, names are read by the resolver of this package.
+    symbol
+        Column with the name that counts.
+    others
+        Columns with other names of it, which may be empty.
+    status
+        Column and value of the rows that are in force.
+    """
+
+    files: tuple[str, ...]
+    symbol: str
+    others: tuple[str, ...]
+    status: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiderGenes:
+    """A wider list of genes, to which data are brought before the model's own are looked up.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference: a table, separated by tabs, with names in its first column.
+    synonyms
+        Other names of genes.
+    respell
+        Characters of names in both files, each with what stands in its place.
+    merge
+        What becomes of several columns of one gene.
+    """
+
+    files: tuple[str, ...]
+    synonyms: SynonymTable
+    respell: tuple[tuple[str, str], ...] = ()
+    merge: Merge = "sum"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLists:
+    """A file with the tokens as a list, in order of their ids, and the genes among them as another.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference; JSON or a pickled dictionary.
+    tokens
+    genes
+        Entries with the lists. Tokens that are no genes are special.
+    ids
+        What the genes are named by.
+    specials
+        Special tokens that the family refers to; the file must have them.
+    pad
+    mask
+        Which of them pad a batch and hide a token.
+    wider
+        The list of genes that data are brought to first.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    """
+
+    files: tuple[str, ...]
+    tokens: str
+    genes: str
+    ids: Literal["ensembl", "symbol"]
+    specials: tuple[str, ...]
+    pad: str
+    mask: str | None = None
+    wider: WiderGenes
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)
