@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sclcm.data.matrix import as_frame
+from sclcm.data.rows import sort_columns
 from sclcm.data.validation import check_values
 from sclcm.encoding.chunks import CellChunk
 
@@ -157,9 +158,7 @@ def _merged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
 
 
 def _summed(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
-    counts = csr_matrix(rows @ alignment.matrix(), dtype=np.float32)
-    counts.sort_indices()
-    return counts
+    return sort_columns(csr_matrix(rows @ alignment.matrix(), dtype=np.float32))
 
 
 def _averaged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
@@ -180,12 +179,7 @@ def _taken(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
         indptr = np.concatenate([[0], np.cumsum(is_known)])[indptr]
     shape = (rows.shape[0], alignment.n_features)
     counts = csr_matrix((data, features, indptr.astype(np.int32)), shape=shape)
-    return counts if alignment.is_ascending else _sorted(counts)
-
-
-def _sorted(counts: csr_matrix) -> csr_matrix:
-    """Sort the indices of rows: there and back by columns takes time in proportion to the values, a sort more."""
-    return csr_matrix(counts.tocsc().tocsr())
+    return counts if alignment.is_ascending else sort_columns(counts)
 
 
 def _cut(block: RowBlock) -> Iterator[RowBlock]:
