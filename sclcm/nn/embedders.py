@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class ScaledGene(nn.Module):
 
     def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
         """Return token vectors, shape `(cells, tokens, width)`; those that are no genes keep their vector."""
+        value_bl = value_bl.to(gene_bld.dtype)
         return gene_bld * torch.where(gene_mask_bl, value_bl, torch.ones_like(value_bl)).unsqueeze(-1)
 
 
@@ -68,7 +69,7 @@ class AddedValue(nn.Module):
 
     def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
         """Return token vectors, shape `(cells, tokens, width)`."""
-        return gene_bld + self.mlp(value_bl)
+        return gene_bld + self.mlp(value_bl.to(gene_bld.dtype))
 
 
 class AddedRow(nn.Module):
@@ -108,12 +109,22 @@ class DomainNorm(nn.Module):
     def forward(self, x_bld: Tensor, condition_b: Tensor | None) -> Tensor:
         """Normalise token vectors of shape `(cells, tokens, width)`, each cell by its own batch."""
         condition_b = require_condition(condition_b)
+        if not self.training:
+            return self._by_running_statistics(x_bld, condition_b)
         out_bld = torch.empty_like(x_bld)
         for domain, norm in enumerate(self.norms):
             cells = condition_b == domain
             if cells.any():
                 out_bld[cells] = norm(x_bld[cells].transpose(1, 2)).transpose(1, 2)
         return out_bld
+
+    def _by_running_statistics(self, x_bld: Tensor, condition_b: Tensor) -> Tensor:
+        """Take each cell's statistics by its number: without a loop that waits for the device, or breaks a graph."""
+        norms = [cast("nn.BatchNorm1d", norm) for norm in self.norms]
+        mean_nd = torch.stack([cast("Tensor", norm.running_mean) for norm in norms]).float()
+        variance_nd = torch.stack([cast("Tensor", norm.running_var) for norm in norms]).float()
+        scale_bd = torch.rsqrt(variance_nd + norms[0].eps)[condition_b]
+        return ((x_bld.float() - mean_nd[condition_b, None]) * scale_bd.unsqueeze(1)).to(x_bld.dtype)
 
 
 class Embedder(nn.Module):
@@ -140,7 +151,7 @@ class Embedder(nn.Module):
             if tokens.value_bl is None:
                 msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
                 raise ValueError(msg)
-            x_bld = self.value(x_bld, tokens.value_bl.to(x_bld.dtype), tokens.gene_mask_bl)
+            x_bld = self.value(x_bld, tokens.value_bl, tokens.gene_mask_bl)
         if self.position is not None:
             places = torch.arange(x_bld.shape[1], device=x_bld.device)
             x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)

@@ -125,7 +125,10 @@ class LCM(nn.Module):
         if self.embed.condition is not None:
             condition_bd = self.embed.condition(require_condition(tokens.condition_b))
         given = HeadInput(
-            x_bld=x_bld, cell_bd=cell_bd, gene_bld=self.embed.genes(tokens.token_ids_bl), condition_bd=condition_bd
+            x_bld=x_bld,
+            cell_bd=cell_bd.to(x_bld.dtype),
+            gene_bld=self.embed.genes(tokens.token_ids_bl),
+            condition_bd=condition_bd,
         )
         return read(self.heads[head], given)
 
@@ -142,7 +145,7 @@ class LCM(nn.Module):
 
 def _with_first(x_bld: Tensor, cell_bd: Tensor | None) -> Tensor:
     """Put cell vectors in the place of the first token."""
-    return x_bld if cell_bd is None else torch.cat([cell_bd.unsqueeze(1), x_bld[:, 1:]], dim=1)
+    return x_bld if cell_bd is None else torch.cat([cell_bd.unsqueeze(1).to(x_bld.dtype), x_bld[:, 1:]], dim=1)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -113,6 +113,17 @@ def test_prefix_that_hides_a_second_copy_is_an_error():
         KeyMap(StripPrefix("module."), Rename("w", "o")).forward({"module.w": A, "w": B})
 
 
+def test_bare_names_are_those_without_the_prefixes_that_come_first():
+    keys = KeyMap(StripPrefix("module."), StripPrefix("model."), Rename("w", "o"), StripPrefix("late."))
+    theirs = {"module.model.w": A, "module.b": B, "late.c": C}
+    assert_same(keys.bare(theirs), {"w": A, "b": B, "late.c": C})
+    assert sorted(theirs) == ["late.c", "module.b", "module.model.w"]
+    assert_same(KeyMap(Rename("w", "o"), StripPrefix("module.")).bare({"module.w": A}), {"module.w": A})
+    assert_same((KeyMap(StripPrefix("module.")) + KeyMap(StripPrefix("x."))).bare({"module.x.w": A}), {"w": A})
+    with pytest.raises(KeyMapError, match=r"'module\.w' and 'w'"):
+        KeyMap(StripPrefix("module.")).bare({"module.w": A, "w": B})
+
+
 def test_dropped_tensors_do_not_come_back():
     keys = KeyMap(Drop("layer.{}.position_ids"), Rename("w", "o"))
     assert_same(keys.forward({"layer.0.position_ids": A, "layer.7.position_ids": B, "w": C}), {"o": C})

@@ -131,6 +131,48 @@ def test_whole_layer_in_long_bfloat16_agrees_with_float32(causal):
     assert torch.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.999
 
 
+def in_two_groups(module, x_bld, target_bmd, mask_bl):
+    """Attention of both groups in one rectangle, by a dense mask, in float64."""
+    both = torch.cat([x_bld, target_bmd], dim=1).double()
+    n_seen, length = x_bld.shape[1], both.shape[1]
+    weight, bias = module.qkv.weight.double(), module.qkv.bias.double()
+    q, k, v = (both @ weight.t() + bias).unflatten(-1, (3, module.n_heads, -1)).permute(2, 0, 3, 1, 4)
+    allowed = torch.zeros(len(both), length, length, dtype=torch.bool)
+    allowed[:, :, :n_seen] = True if mask_bl is None else mask_bl[:, None]
+    allowed |= torch.eye(length, dtype=torch.bool) & (torch.arange(length) >= n_seen)
+    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~allowed[:, None], -torch.inf)
+    mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    seen, targets = mixed[:, :n_seen], mixed[:, n_seen:]
+    out = module.out.weight.double(), module.out.bias.double()
+    project = lambda x: x @ out[0].t() + out[1]  # noqa: E731
+    return project(seen), project(targets) if module.projects_targets else targets
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("projects_targets", [True, False])
+def test_targets_see_the_visible_tokens_and_themselves(device, mask, projects_targets):
+    config = configs.SoftmaxAttention(n_heads=3, projects_targets=projects_targets)
+    module = SoftmaxAttention(config, 12).requires_grad_(False).eval()
+    x, targets = torch.randn(2, 5, 12), torch.randn(2, 4, 12)
+    wanted = in_two_groups(module, x, targets, mask)
+    module, mask = module.to(device), None if mask is None else mask.to(device)
+    found = module.with_targets(x.to(device), targets.to(device), mask)
+    real = torch.ones(2, 5, dtype=torch.bool) if mask is None else mask.cpu()
+    torch.testing.assert_close(found[0].cpu().double()[real], wanted[0][real], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[1].cpu().double(), wanted[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0][real.to(device)], module(x.to(device), mask)[real.to(device)])
+
+
+@torch.inference_mode()
+def test_targets_do_not_see_each_other(device):
+    module, x = make().to(device), torch.randn(1, 5, 12, device=device)
+    targets = torch.randn(1, 4, 12, device=device)
+    _, together = module.with_targets(x, targets, None)
+    for target in range(4):
+        _, alone = module.with_targets(x, targets[:, [target]], None)
+        torch.testing.assert_close(alone[:, 0], together[:, target], rtol=1e-5, atol=1e-6)
+
+
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="5 heads do not divide a width of 12"):
         make(n_heads=5)

@@ -249,3 +249,154 @@ def test_vector_of_a_gene_may_be_scaled_by_its_value_while_special_tokens_keep_t
     table = embed.gene.weight[tokens.token_ids_bl]
     wanted = torch.where(genes[..., None], table * tokens.value_bl[..., None], table)
     torch.testing.assert_close(embed(dataclasses.replace(tokens, gene_mask_bl=genes)), wanted, rtol=1e-5, atol=1e-6)
+
+
+# ---- values to be generated, conditions ----
+
+
+def make_generator(device="cpu", *, condition=False, **given):
+    """A model with every part that generation, cells and batches need."""
+    d_in = 16 if condition else 8
+    heads = {
+        "value": readouts.ValueHead(d_in=d_in, d_hidden=8),
+        "cell_gene": readouts.CellGeneHead(d_cell=d_in),
+        "expressed": readouts.CellGeneHead(d_cell=d_in, bias=True, query_of="cell_gene"),
+        "cell_class": readouts.CellClassHead(n_hidden=1, n_classes=3),
+    }
+    parts = {
+        "gene": configs.TableEncoder(n_tokens=20, norm=configs.LayerNorm()),
+        "value": configs.ScalarMLP(d_hidden=6, largest=3.0, norm=configs.LayerNorm()),
+        "position": None,
+        "segment": None,
+        "role": configs.RoleTable(n_roles=2),
+        "embedding_norm": configs.DomainNorm(n_domains=3) if condition else configs.BatchNorm(),
+        "condition": configs.ConditionTable(n_conditions=3, norm=configs.LayerNorm()) if condition else None,
+    }
+    return make_model(device, **parts, heads=heads, **given)
+
+
+def conditioned(tokens):
+    return dataclasses.replace(tokens, condition_b=torch.tensor([2, 0], device=tokens.token_ids_bl.device))
+
+
+TARGETS = torch.tensor([[11, 12, 13], [14, 15, 0]])
+
+
+@torch.inference_mode()
+def test_visible_tokens_do_not_see_targets_and_targets_not_each_other(device):
+    model, tokens, targets = make_generator(device), make_tokens(device), TARGETS.to(device)
+    seen, found = model.with_targets(tokens, targets)
+    assert (seen.shape, found.shape) == ((2, 5, 8), (2, 3, 8))
+    torch.testing.assert_close(real(seen, tokens), real(model(tokens), tokens), rtol=1e-5, atol=1e-5)
+    changed = targets.clone()
+    changed[:, 0] = 1
+    seen_again, found_again = model.with_targets(tokens, changed)
+    torch.testing.assert_close(seen_again, seen)
+    torch.testing.assert_close(found_again[:, 1:], found[:, 1:])
+    assert not torch.allclose(found_again[:, 0], found[:, 0])
+
+
+@torch.inference_mode()
+def test_padding_of_visible_tokens_does_not_reach_targets(device):
+    model, tokens, targets = make_generator(device), make_tokens(device), TARGETS.to(device)
+    _, found = model.with_targets(tokens, targets)
+    alone = dataclasses.replace(
+        tokens,
+        token_ids_bl=tokens.token_ids_bl[1:, :3],
+        mask_bl=None,
+        gene_mask_bl=tokens.gene_mask_bl[1:, :3],
+        value_bl=tokens.value_bl[1:, :3],
+    )
+    torch.testing.assert_close(model.with_targets(alone, targets[1:])[1][0], found[1], rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_cell_vector_takes_the_place_of_the_first_token(device):
+    model, tokens, targets = make_generator(device), make_tokens(device), TARGETS.to(device)
+    first = model.embed(tokens)[:, 0]
+    same = model.with_targets(tokens, targets, first)
+    for found, wanted in zip(same, model.with_targets(tokens, targets), strict=True):
+        torch.testing.assert_close(found, wanted)
+    other = model.with_targets(tokens, targets, first + torch.randn_like(first))[1]
+    assert not torch.allclose(other, same[1], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_from_the_cell_values_are_not_read(device):
+    model, tokens = make_generator(device), make_tokens(device)
+    cells = torch.randn(2, 8, device=device)
+    found = model.from_cell(tokens, cells)
+    torch.testing.assert_close(model.from_cell(dataclasses.replace(tokens, value_bl=None), cells), found)
+    x = model.embed.without_values(tokens.token_ids_bl, None)
+    x[:, 0] = cells
+    torch.testing.assert_close(found, model.backbone(x, tokens.mask_bl))
+
+
+@torch.inference_mode()
+def test_heads_are_read_with_genes_cells_and_conditions(device):
+    model, tokens = make_generator(device, condition=True), conditioned(make_tokens(device))
+    x = model(tokens)
+    genes, condition = model.embed.genes(tokens.token_ids_bl), model.embed.condition(tokens.condition_b)
+    beside = torch.cat([x, condition[:, None].expand_as(x)], dim=-1)
+    torch.testing.assert_close(model.read("value", x, tokens, x[:, 0]), model.heads["value"](beside))
+    cells = torch.cat([x[:, 0], condition], dim=-1)
+    torch.testing.assert_close(model.read("expressed", x, tokens, x[:, 0]), model.heads["expressed"](genes, cells))
+    assert model.read("cell_class", x, tokens, x[:, 0]).shape == (2, 3)
+    with pytest.raises(ValueError, match="needs to know the batch of each cell"):
+        model.read("value", x, dataclasses.replace(tokens, condition_b=None), x[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_float32_cell_vectors_go_into_models_of_half_precision(dtype):
+    """Poolings give float32."""
+    model, tokens = make_generator().to(dtype), make_tokens()
+    x = model(tokens)
+    cells = x[:, 0].float()
+    assert model.from_cell(tokens, cells).dtype == dtype
+    assert model.with_targets(tokens, TARGETS, cells)[1].dtype == dtype
+    for head in model.heads:
+        assert model.read(head, x, tokens, cells).dtype == dtype
+
+
+@torch.inference_mode()
+def test_autocast_of_targets_and_heads_is_within_half_precision(device):
+    model, tokens, targets = (
+        make_generator(device, condition=True),
+        conditioned(make_tokens(device)),
+        TARGETS.to(device),
+    )
+
+    def outputs():
+        seen, found = model.with_targets(tokens, targets)
+        return [found, *(model.read(head, seen, tokens, seen[:, 0])[0] for head in model.heads)]
+
+    wanted = outputs()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        found = outputs()
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.cosine_similarity(a.float().flatten(), b.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@torch.inference_mode()
+def test_compiled_targets_and_norms_by_batch_give_the_same_numbers():
+    model, tokens = make_generator(condition=True), conditioned(make_tokens())
+
+    def outputs(ids):
+        seen, found = model.with_targets(tokens, ids)
+        return found, model.read("expressed", seen, tokens, seen[:, 0])[0]
+
+    compiled = torch.compile(outputs, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(TARGETS), outputs(TARGETS), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_reach_targets_roles_and_conditions(device):
+    model, tokens = make_generator(device, condition=True), conditioned(make_tokens(device))
+    model.requires_grad_()
+    seen, found = model.with_targets(tokens, TARGETS.to(device))
+    heads = sum(model.read(head, seen, tokens, seen[:, 0])[0].square().sum() for head in model.heads)
+    (heads + found.square().sum()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert model.embed.role.weight.grad[0].abs().sum() == 0
+    assert model.embed.role.weight.grad[1].abs().sum() > 0
