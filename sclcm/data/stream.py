@@ -148,6 +148,8 @@ def _align(rows: csr_matrix, alignment: GeneAlignment) -> tuple[csr_matrix, np.n
 def _merged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
     if alignment.is_one_to_one:
         counts = _taken(rows, alignment)
+    elif alignment.merge == "keep":
+        counts = _kept(rows, alignment)
     elif alignment.merge == "sum":
         counts = _summed(rows, alignment)
     else:
@@ -155,6 +157,14 @@ def _merged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
     if not counts.data.all():  # a value that float32 has no number for
         counts.eliminate_zeros()
     return counts
+
+
+def _kept(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
+    """Take columns that may share a feature, which a row then stores more than once, in ascending order of counts."""
+    counts = _taken(rows, alignment)
+    row_of = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    order = np.lexsort((counts.data, counts.indices, row_of))
+    return csr_matrix((counts.data[order], counts.indices[order], counts.indptr), shape=counts.shape)
 
 
 def _summed(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:

@@ -22,7 +22,8 @@ class CellChunk:
         Row number of the first cell in the data set.
     counts
         Counts over the model's features, shape `(cells, features)`, canonical CSR: sorted indices, neither
-        duplicates nor explicit zeros.
+        duplicates nor explicit zeros. Only where the vocabulary keeps several var of one feature apart, a row stores
+        that feature more than once.
     totals
         Sum of each full row, over all genes measured, shape `(cells,)`.
     n_genes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sclcm.genes.names import Readings
 
-Merge = Literal["sum", "mean_round"]
+Merge = Literal["sum", "mean_round", "keep"]
 
 _MAX_TOKEN_ID = np.iinfo(np.int32).max
 
@@ -48,7 +48,8 @@ class GeneVocabulary:
         is that, with several ambiguous. Where there are some they decide alone, for data that name genes by symbols.
     merge
         What becomes of several var of one feature: `"sum"` adds their counts; `"mean_round"` takes the mean of the
-        names, rounded half to even, and of var with equal names only the last.
+        names, rounded half to even, and of var with equal names only the last; `"keep"` merges nothing: each is a token
+        of its own.
     universe
         A wider list of genes to which data are brought first: it reads the names and merges, totals may be taken over
         it, and the features are among its own.
@@ -85,6 +86,7 @@ class GeneVocabulary:
         ids: IdType,
         species: Iterable[str] = ("human",),
         names: Mapping[str, str] | None = None,
+        merge: Merge = "sum",
     ) -> GeneVocabulary:
         """Build a vocabulary from a release's `token -> id` mapping.
 
@@ -100,6 +102,8 @@ class GeneVocabulary:
             The species whose genes the features are.
         names
             The authors' own map of upper-case name to feature, if there is one.
+        merge
+            What becomes of several var of one feature.
 
         Returns
         -------
@@ -121,6 +125,7 @@ class GeneVocabulary:
             ids=ids,
             species=tuple(species),
             names=names,
+            merge=merge,
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,24 +23,26 @@ class Collated:
     """Sentences of a measurement without limit, in the order of var, with what random steps could make of them."""
 
     def __init__(self, measurement: Measurement) -> None:
-        pretrained, sentences = measurement.pretrained, measurement.pretrained.encode(measurement.chunk, limit=NO_LIMIT)
+        pretrained = measurement.pretrained
+        sentences = pretrained.encode(measurement.chunk, limit=NO_LIMIT)
         self.pad = pretrained.vocabulary.specials[pretrained.pad]
         self.special = float(pretrained.encoding.special_value)  # type: ignore[arg-type]
-        place = var_order(measurement)
         self.tokens: list[np.ndarray] = []
         self.lowest: list[np.ndarray] = []
         self.highest: list[np.ndarray] = []
-        for cell in range(sentences.n_cells):
-            span = slice(sentences.indptr[cell], sentences.indptr[cell + 1])
-            features = sentences.features[span]
-            genes = features >= 0
-            order = np.concatenate([np.flatnonzero(~genes), np.flatnonzero(genes)[np.argsort(place[features[genes]])]])
-            counts = measurement.chunk.counts[cell].toarray().ravel()[features[genes]]
-            low, high = np.full((2, len(features)), self.special)
-            low[genes], high[genes] = quantile_bins(counts, n_bins(pretrained))
-            self.tokens.append(sentences.token_ids[span][order])
-            self.lowest.append(low[order])
-            self.highest.append(high[order])
+        for cell, (tokens, counts) in enumerate(expressed(measurement)):
+            ours = sentences.token_ids[sentences.indptr[cell] : sentences.indptr[cell + 1]]
+            special, known = (
+                ours[sentences.features[sentences.indptr[cell] : sentences.indptr[cell + 1]] < 0],
+                tokens >= 0,
+            )
+            if sorted(ours) != sorted([*special, *tokens[known]]):
+                msg = f"Our sentence of cell {cell} has other tokens than the genes that it expresses."
+                raise ValueError(msg)
+            low, high = quantile_bins(counts[known], n_bins(pretrained))
+            self.tokens.append(np.concatenate([special, tokens[known]]))
+            self.lowest.append(np.concatenate([np.full(len(special), self.special), low]))
+            self.highest.append(np.concatenate([np.full(len(special), self.special), high]))
 
     def check_tokens(self, stored: np.ndarray, name: str) -> np.ndarray:
         """Return the tokens that a stored sample stands for: ours, but for cells of which only some fit."""
@@ -48,7 +51,7 @@ class Collated:
         for row, sample, tokens in zip(out, stored, self.tokens, strict=True):
             if len(tokens) <= len(row):
                 row[: len(tokens)] = tokens
-            elif sample[0] != tokens[0] or len(set(sample)) < len(sample) or not set(sample) <= set(tokens):
+            elif sample[0] != tokens[0] or not Counter(sample.tolist()) <= Counter(tokens.tolist()):
                 msg = f"{name!r} is no sample of the genes that its cells express."
                 raise ValueError(msg)
             else:
@@ -60,19 +63,26 @@ class Collated:
         require_shape(stored, tokens.shape, name, kinds="f")
         out = np.full(stored.shape, self.special, dtype=np.float32)
         for cell, ids in enumerate(self.tokens):
-            bounds = zip(self.lowest[cell].tolist(), self.highest[cell].tolist(), strict=True)
-            possible = dict(zip(ids.tolist(), bounds, strict=True))
-            for column in np.flatnonzero(tokens[cell] != self.pad):
-                out[cell, column] = np.clip(np.rint(stored[cell, column]), *possible[int(tokens[cell, column])])
+            low, high = self.lowest[cell], self.highest[cell]
+            if len(ids) > tokens.shape[1]:
+                chosen = [self._nearest(cell, *pair) for pair in zip(tokens[cell], stored[cell], strict=True)]
+                low, high = low[chosen], high[chosen]
+            out[cell, : len(low)] = np.clip(np.rint(stored[cell, : len(low)]), low, high)
         return out
 
+    def _nearest(self, cell: int, token: int, value: float) -> int:
+        """Return which of a cell's tokens, several of which may be the same gene, a sampled value fits best."""
+        same = np.flatnonzero(self.tokens[cell] == token)
+        off = np.maximum(self.lowest[cell][same] - value, value - self.highest[cell][same])
+        return int(same[off.argmin()])
 
-def var_order(measurement: Measurement) -> np.ndarray:
-    """Return the first column of var that each feature has, shape `(features,)`."""
-    alignment = measurement.input.alignment
-    place = np.full(alignment.n_features, alignment.n_var)
-    np.minimum.at(place, alignment.feature_index, alignment.var_index)
-    return place
+
+def expressed(m: Measurement) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return token (-1: not of the vocabulary) and count of each expressed gene of each cell, in the order of var."""
+    features = m.input.alignment.feature_of_var
+    tokens = np.where(features >= 0, m.pretrained.vocabulary.token_ids[features], -1)
+    rows = m.input.source.read(0, m.adata.n_obs)
+    return [(tokens[rows[cell].indices], rows[cell].data) for cell in range(rows.shape[0])]
 
 
 def n_bins(pretrained: Pretrained) -> int:
@@ -107,7 +117,7 @@ def token_input(m: Measurement, probe: probes.TokenInput, name: str) -> np.ndarr
     for row in stored:
         length = int((row != pad).sum())
         starts = probe.first is None or row[0] == vocabulary.specials[probe.first]
-        if not length or (row[:length] == pad).any() or len(set(row[:length].tolist())) < length or not starts:
+        if (row[:length] == pad).any() or len(set(row[:length].tolist())) < length or not starts:
             msg = f"{name!r} should hold each token once a row, with padding at the right; found {row.tolist()}."
             raise ValueError(msg)
     return stored
@@ -155,39 +165,42 @@ def tensor_input(m: Measurement, probe: probes.TensorInput, name: str) -> np.nda
 
 
 def sampled_tokens(m: Measurement, probe: probes.SampledTokens, name: str) -> np.ndarray:
-    """Check a sample of genes with counts, in which genes outside the vocabulary have the padding token."""
+    """Tokens of expressed genes in the order of var, of which only those of longer sentences are a draw."""
     stored = np.asarray(m.draws[name])
     require_shape(stored, (None, None), name, kinds="iu")
-    known, unknown = _known_counts(m), _unknown_counts(m)
-    for cell, row in enumerate(stored):
-        genes = [token for token in row[1:].tolist() if token != collated(m).pad]
-        fits = len(set(genes)) == len(genes) and set(genes) <= set(known[cell])
-        complete = len(row) - 1 <= len(known[cell]) + len(unknown[cell])
-        if row[0] != m.pretrained.vocabulary.specials["<cls>"] or not fits or not complete:
+    out = np.full(stored.shape, collated(m).pad, dtype=np.int64)
+    for cell, (sample, (tokens, _)) in enumerate(zip(stored, m.once(_expressed), strict=False)):
+        out[cell, 0] = m.pretrained.vocabulary.specials["<cls>"]
+        if len(tokens) < len(sample):
+            out[cell, 1 : len(tokens) + 1] = tokens
+        elif Counter(sample[1:].tolist()) <= Counter(tokens.tolist()):
+            out[cell, 1:] = sample[1:]
+        else:
             msg = f"{name!r} is no sample of the genes that cell {cell} expresses."
             raise ValueError(msg)
-        if len(row) - 1 - len(genes) > len(unknown[cell]):
-            msg = f"{name!r} has more genes outside the vocabulary than cell {cell} expresses."
-            raise ValueError(msg)
-    return stored
+    return out
 
 
 def sampled_values(m: Measurement, probe: probes.SampledValues, name: str) -> np.ndarray:
-    """Counts of sampled tokens; those at padding tokens must be some of the counts of unknown genes."""
+    """Counts of sampled tokens, a draw only where several genes have one token."""
     stored, tokens = np.asarray(m.draws[name]), m.draws[probe.tokens]
     require_shape(stored, tokens.shape, name, kinds="f")
-    out = np.zeros(stored.shape, dtype=np.float32)
-    known, unknown = _known_counts(m), _unknown_counts(m)
-    for cell, row in enumerate(tokens):
-        out[cell, 1:] = [known[cell].get(token, np.nan) for token in row[1:].tolist()]
-        drawn = np.flatnonzero(row == collated(m).pad)
-        out[cell, drawn] = stored[cell, drawn]
-        left = list(unknown[cell])
-        for value in stored[cell, drawn].tolist():
-            if value not in left:
-                msg = f"{name!r} gives {value} for a gene outside the vocabulary, which cell {cell} does not have."
+    out = np.full(stored.shape, collated(m).special, dtype=np.float32)
+    for cell, (genes, counts) in enumerate(m.once(_expressed)[: len(stored)]):
+        out[cell, 0] = 0
+        if len(genes) < stored.shape[1]:
+            out[cell, 1 : len(genes) + 1] = counts
+            continue
+        left: dict[int, list[float]] = defaultdict(list)
+        for token, count in zip(genes.tolist(), counts.tolist(), strict=True):
+            left[token].append(count)
+        for column in range(1, stored.shape[1]):
+            possible = left[int(tokens[cell, column])]
+            value = float(stored[cell, column])
+            if not possible:
+                msg = f"{name!r} gives {value} for a gene that cell {cell} does not express."
                 raise ValueError(msg)
-            left.remove(value)
+            out[cell, column] = possible.pop(possible.index(value) if value in possible else 0)
     return out
 
 
@@ -203,18 +216,9 @@ def hidden_values(m: Measurement, probe: probes.HiddenValues, name: str) -> np.n
     return np.where(hidden, stored.dtype.type(probe.hidden), values)
 
 
-def _known_counts(m: Measurement) -> list[dict[int, float]]:
-    """Return token id -> count of the genes of each cell that the vocabulary has."""
-    ids = m.pretrained.vocabulary.token_ids
-    rows = (m.chunk.counts[cell] for cell in range(m.chunk.n_cells))
-    return [dict(zip(ids[row.indices].tolist(), row.data.tolist(), strict=True)) for row in rows]
-
-
-def _unknown_counts(m: Measurement) -> list[list[float]]:
-    """Return the counts of the genes of each cell that the vocabulary lacks."""
-    unknown = np.setdiff1d(np.arange(m.adata.n_vars), m.input.alignment.var_index)
-    rows = m.input.source.read(0, m.adata.n_obs)[:, unknown]
-    return [rows[cell].data.tolist() for cell in range(rows.shape[0])]
+def _expressed(m: Measurement) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the same with the padding token for genes outside the vocabulary."""
+    return [(np.where(tokens < 0, collated(m).pad, tokens), counts) for tokens, counts in expressed(m)]
 
 
 def collated_tokens(m: Measurement, probe: probes.CollatedTokens, name: str) -> np.ndarray:

@@ -119,6 +119,7 @@ def read_vocabulary(source: VocabularySource | TokenLists, release: Release) -> 
         ids=source.ids,
         species=source.species,
         names=names,
+        merge=source.merge,
     )
 
 

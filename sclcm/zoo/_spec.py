@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import ReleaseFacts
     from sclcm.encoding.sentences import Encoding
-    from sclcm.genes.vocabulary import GeneVocabulary
+    from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._vocabularies import TokenLists
 
@@ -40,6 +40,8 @@ class VocabularySource:
         Columns of var that the authors' input contract names.
     species
         Species of the genes.
+    merge
+        What becomes of several columns of one gene.
     """
 
     files: tuple[str, ...]
@@ -50,6 +52,7 @@ class VocabularySource:
     names: tuple[str, ...] = ()
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
+    merge: Merge = "sum"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 import sclcm
+from sclcm.models._pass import open_input
 from sclcm.models._verify import _packaged
 
 ROOT = _packaged("scgpt")
@@ -121,3 +122,20 @@ def test_vectors_of_genes_are_those_that_enter_the_sum(adata, model):
     position = model.vocabulary.feature_positions["CCNI"]
     wanted = norm(model.lcm.embed.gene.weight[model.vocabulary.token_ids[position]]).detach().numpy()
     np.testing.assert_allclose(adata[:, "CCNI"].varm["scgpt_genes"][0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_columns_of_one_gene_stay_tokens_of_their_own(adata, model):
+    again = adata[:, ["CCNI"]].copy()
+    again.var_names = ["another id"]
+    twice = ad.concat([adata, again], axis=1, merge="same")
+    assert twice.var["feature_name"].tolist().count("CCNI") == 2
+    data = open_input(twice, model)
+    chunk = next(data.chunks(model))
+    once, both = model.encode(next(open_input(adata, model).chunks(model))), model.encode(chunk)
+    ccni = model.vocabulary.token("CCNI")
+    for cell in np.flatnonzero(adata[:, "CCNI"].X.toarray().ravel() > 0):
+        tokens = both.token_ids[both.indptr[cell] : both.indptr[cell + 1]]
+        assert (tokens == ccni).sum() == 2 or len(tokens) == model.encoding.max_tokens
+        assert (once.token_ids[once.indptr[cell] : once.indptr[cell + 1]] == ccni).sum() <= 1
+    order = np.random.default_rng(0).permutation(twice.n_vars)
+    np.testing.assert_allclose(vectors(twice[:, order].copy(), model), vectors(twice, model), rtol=1e-5, atol=1e-6)
