@@ -166,11 +166,16 @@ _WRONG: Mapping[bytes, str] = {
 _SENTENCE = re.compile(rb"[A-Za-z][A-Za-z ,.'!:;-]{3,400}\s*")
 
 
-def sniff(path: Path) -> str:
-    """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+def require_file(path: Path) -> None:
+    """Refuse what is no regular file: opening a pipe would wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
         msg = f"`{path}` is no regular file. Name a file that lies on disk."
         raise FormatError(msg)
+
+
+def sniff(path: Path) -> str:
+    """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
+    require_file(path)
     with path.open("rb") as file:
         head = file.read(512)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

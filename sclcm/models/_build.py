@@ -70,6 +70,15 @@ class _Blank(TorchFunctionMode):
         return func(*args, **named)
 
 
+def check_settings(settings: Any) -> None:
+    """Refuse what is no setting of an encoding or recipe: values of the wrong type, and numbers beyond 32 bits."""
+    check_declaration(settings)
+    for name, size in _sizes_of(settings):
+        if not -(1 << 31) <= size < 1 << 31:
+            msg = f"`{name}` is {size:,}; the configuration is damaged or of another model. Get it from its authors."
+            raise ValueError(msg)
+
+
 def _check_sizes(architecture: LCMConfig, state: Mapping[str, torch.Tensor]) -> None:
     """No size that a configuration states may be larger than what there are weights for."""
     largest = max(_SMALL, sum(tensor.numel() for tensor in state.values()))

@@ -6,23 +6,33 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from scipy.sparse import csr_matrix
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
 from sclcm.encoding import normalize, select, sentences, values
 from sclcm.nn import configs, readouts
 from sclcm.zoo import _spec
 
-_MODULES = (configs, readouts, normalize, select, sentences, values, _spec)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MODULES = (_sizes, configs, readouts, normalize, select, sentences, values, _spec)
+_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels)
 
 
 @cache
 def _types() -> dict[str, type]:
-    """Return the dataclasses that a saved model may name."""
-    found = (value for module in _MODULES for value in vars(module).values())
-    return {value.__name__: value for value in found if isinstance(value, type) and dataclasses.is_dataclass(value)}
+    """Return the dataclasses that a saved model may name: those that its declarations can hold, sizes resolved."""
+    found: dict[str, type] = {}
+    waiting: list[Any] = list(_ROOTS)
+    while waiting:
+        hint = waiting.pop()
+        waiting.extend(get_args(hint))
+        is_new = isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint.__name__ not in found
+        if is_new and hint.__module__ != _sizes.__name__:
+            found[hint.__name__] = hint
+            waiting.extend(_hints(hint).values())
+    return found
 
 
 def to_json(declaration: Any) -> Any:
@@ -45,7 +55,7 @@ def from_json(stored: Any) -> Any:
         return stored
     if "type" not in stored:
         return {key: from_json(value) for key, value in stored.items()}
-    kind = _types().get(stored["type"])
+    kind = _types().get(stored["type"]) if isinstance(stored["type"], str) else None
     if kind is None:
         msg = f"The saved model names the component {stored['type']!r}, which this version does not have; update sclcm."
         raise ValueError(msg)
@@ -87,8 +97,8 @@ def _check_fields(declaration: Any) -> None:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    names = {name: value for module in (_sizes, *_MODULES) for name, value in vars(module).items()}
-    return get_type_hints(kind, localns={**names, "Mapping": Mapping, "csr_matrix": csr_matrix})
+    names = {name: value for module in _MODULES for name, value in vars(module).items()}
+    return get_type_hints(kind, localns={**names, "Mapping": Mapping})
 
 
 def _shown(value: Any) -> str:
@@ -111,6 +121,11 @@ def _fits_parts(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if origin is Literal:
         return isinstance(value, str) and value in args
     if origin in {tuple, list}:
-        return isinstance(value, origin) and all(fits(item, args[0]) for item in value)
-    is_mapping = isinstance(value, Mapping)
-    return is_mapping and all(fits(key, args[0]) and fits(item, args[1]) for key, item in value.items())
+        return isinstance(value, origin) and _fit_all(value, args[0])
+    return isinstance(value, Mapping) and _fit_all(value, args[0]) and _fit_all(value.values(), args[1])
+
+
+def _fit_all(values: Iterable[Any], hint: Any) -> bool:
+    if hint in {str, int}:  # vocabularies have tens of thousands of them
+        return set(map(type, values)) <= {hint}
+    return all(fits(value, hint) for value in values)

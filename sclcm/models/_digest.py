@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from sclcm.checkpoints.files import checkpoint_digest
+from sclcm.checkpoints.readers import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,8 @@ class Digest:
     def of(cls, paths: Iterable[Path]) -> Self:
         """Take the digest of files, of which each is named once."""
         unique = sorted(set(paths), key=lambda path: path.name)
+        for path in unique:
+            require_file(path)
         if sum(path.stat().st_size for path in unique) <= _AT_ONCE:
             return cls(checkpoint_digest(unique))
         late = cls("")

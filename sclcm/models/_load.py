@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
-from sclcm.models._build import build_lcm
+from sclcm.models._build import build_lcm, check_settings
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
 from sclcm.models._pretrained import Pretrained
@@ -252,6 +252,8 @@ def load_release(
     spec = with_variants(spec, facts, vocabulary)
     arrays = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
+    encoding, recipes = resolve_sizes((spec.encoding, spec.recipes), facts)
+    check_settings((encoding, recipes))
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
@@ -262,9 +264,9 @@ def load_release(
         gene_columns=spec.vocabulary.gene_columns,
         pad=spec.vocabulary.pad,
         mask=spec.vocabulary.mask if spec.vocabulary.mask in vocabulary.specials else None,
-        encoding=resolve_sizes(spec.encoding, facts),
+        encoding=encoding,
         architecture=architecture,
-        recipes=resolve_sizes(spec.recipes, facts),
+        recipes=recipes,
         arrays=arrays,
         prototypes=prototypes,
         labels=labels,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sclcm.checkpoints.readers import read_json, read_tensors
 from sclcm.encoding.sentences import Encoding
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._build import build_lcm
+from sclcm.models._build import build_lcm, check_settings
 from sclcm.models._declarations import fits, from_json, to_json
 from sclcm.models._digest import Digest
 from sclcm.models._pretrained import Pretrained
@@ -182,6 +182,7 @@ def _declared(config: Mapping[str, Any], name: str, hint: Any, *, file: Path) ->
     found = from_json(config[name])
     if not fits(found, hint):
         _damaged(file, f"has a `{name}` that is something else")
+    check_settings(found)
     return found
 
 
