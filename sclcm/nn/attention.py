@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
-from sclcm.nn.cache import KeyValues
+from sclcm.nn.cache import KeyValues, spans
 from sclcm.nn.layers import Linear, linear
 
 if TYPE_CHECKING:
@@ -82,44 +82,54 @@ class SoftmaxAttention(nn.Module):
         out_bmd = target_bhmk.transpose(1, 2).flatten(2)
         return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), self.out(out_bmd) if self.projects_targets else out_bmd
 
-    def prefill(self, x_bld: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
-        """Mix the first tokens of each cell, padded at the right, causally, and keep what later tokens will ask for.
+    def prefill(self, x_bld: Tensor, lengths: list[int] | None, n_more: int) -> tuple[Tensor, KeyValues]:
+        """Mix the first tokens of each cell causally, and keep what later tokens will ask for.
 
         Parameters
         ----------
         x_bld
-            Token vectors, shape `(cells, tokens, width)`. No real token sees the padding, which comes after it.
+            Token vectors, padded at the right, shape `(cells, tokens, width)`: no real token sees the padding, which
+            comes after it. Of packed cells shape `(1, all tokens, width)`.
+        lengths
+            Tokens of each packed cell, or `None`.
         n_more
             Tokens to make room for.
 
         Returns
         -------
-        Shape `(cells, tokens, width)`, and the keys and values.
+        Shape as given, and the keys and values.
         """
         q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
-        mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, None, causal=True)
-        return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), KeyValues.of(k_bhlk, v_bhlk, n_more)
+        if lengths is None:
+            mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, None, causal=True)
+        else:
+            mixed_bhlk = _attend_packed(q_bhlk, k_bhlk, v_bhlk, spans(lengths))
+        return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), KeyValues.of(k_bhlk, v_bhlk, lengths, n_more)
 
-    def prefill_some(self, x_bld: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
-        """Do what `prefill` does, where only the tokens at some places are to be mixed, shape `(cells, places)`."""
+    def prefill_some(
+        self, x_bld: Tensor, asked_bmd: Tensor, *, place_bm: Tensor, lengths: list[int] | None, n_more: int
+    ) -> tuple[Tensor, KeyValues]:
+        """Do what `prefill` does, where only some tokens are asked for: these, at these places of their cells."""
         n_query = self.out.in_features
         weight, bias = self.qkv.weight, self.qkv.bias
-        q_bmd = linear(gather_places(x_bld, place_bm), weight[:n_query], None if bias is None else bias[:n_query])
+        q_bmd = linear(asked_bmd, weight[:n_query], None if bias is None else bias[:n_query])
         kv_bld = linear(x_bld, weight[n_query:], None if bias is None else bias[n_query:])
         q_bhmk = q_bmd.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         k_bhlk, v_bhlk = kv_bld.unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self._look_back(q_bhmk, k_bhlk, v_bhlk, place_bm), KeyValues.of(k_bhlk, v_bhlk, n_more)
+        kept = KeyValues.of(k_bhlk, v_bhlk, lengths, n_more)
+        return self._look_back(q_bhmk, kept, place_bm), kept
 
     def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
         """Mix one more token of each cell, at its place, with those before it, and keep its key and value as well."""
         q_bh1k, k_bh1k, v_bh1k = self._project(x_b1d)
         kept.append(k_bh1k, v_bh1k, place_b)
-        return self._look_back(q_bh1k, kept.key_bhwk, kept.value_bhwk, place_b.unsqueeze(1))
+        return self._look_back(q_bh1k, kept, place_b.unsqueeze(1))
 
-    def _look_back(self, q_bhmk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, place_bm: Tensor) -> Tensor:
+    def _look_back(self, q_bhmk: Tensor, kept: KeyValues, place_bm: Tensor) -> Tensor:
         """Mix queries at given places with the keys and values up to there; shape `(cells, places, width)`."""
-        allowed = torch.arange(k_bhlk.shape[2], device=place_bm.device) <= place_bm[:, None, :, None]
-        mixed_bhmk = functional.scaled_dot_product_attention(q_bhmk, k_bhlk, v_bhlk, attn_mask=allowed)
+        key_bhwk, value_bhwk = kept.key_bhwk, kept.value_bhwk
+        allowed = torch.arange(key_bhwk.shape[2], device=place_bm.device) <= place_bm[:, None, :, None]
+        mixed_bhmk = functional.scaled_dot_product_attention(q_bhmk, key_bhwk, value_bhwk, attn_mask=allowed)
         return self.out(mixed_bhmk.transpose(1, 2).flatten(2))
 
     def scores(self, x_bld: Tensor) -> Tensor:
@@ -193,6 +203,35 @@ def _attend_cell_by_cell(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, lengths
         q, k, v = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
         out_blhk[cell : cell + 1, real] = alone(q, k, v).transpose(1, 2)
     return out_blhk.transpose(1, 2)
+
+
+def _attend_packed(q_1hnk: Tensor, k_1hnk: Tensor, v_1hnk: Tensor, cells: list[slice]) -> Tensor:
+    """Attend causally within each packed cell; shape as the queries."""
+    in_blocks = q_1hnk.dtype == torch.bfloat16
+    out_1nhk = torch.empty_like(q_1hnk.transpose(1, 2), memory_format=torch.contiguous_format)
+    for cell in cells:
+        q, k, v = (x_1hnk[:, :, cell] for x_1hnk in (q_1hnk, k_1hnk, v_1hnk))
+        if in_blocks:
+            mixed = _attend_back_in_blocks(q, k, v)
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out_1nhk[:, cell] = mixed.transpose(1, 2)
+    return out_1nhk.transpose(1, 2)
+
+
+def _attend_back_in_blocks(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor) -> Tensor:
+    """Do what `_attend_in_blocks` does, causally: of the keys, those up to the end of each block."""
+    q_hlk, k_hlk, v_hlk = (x_bhlk.flatten(0, 1).contiguous() for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
+    q_hlk = q_hlk * q_hlk.shape[-1] ** -0.5
+    k_hkl = k_hlk.transpose(1, 2)
+    later = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=q_hlk.device).triu(1)
+    blocks = []
+    for start in range(0, q_hlk.shape[1], BLOCK):
+        stop = min(start + BLOCK, q_hlk.shape[1])
+        scores_hbl = q_hlk[:, start:stop] @ k_hkl[:, :, :stop]
+        scores_hbl[:, :, start:].masked_fill_(later[: stop - start, : stop - start], float("-inf"))
+        blocks.append(torch.softmax(scores_hbl, dim=-1) @ v_hlk[:, :stop])
+    return torch.cat(blocks, dim=1).view(q_bhlk.shape)
 
 
 def _attend_in_blocks(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn.attention import SoftmaxAttention, gather_places
-from sclcm.nn.cache import Cache
+from sclcm.nn.cache import Cache, pack
 from sclcm.nn.layers import FeedForward, layer_norm
 
 if TYPE_CHECKING:
@@ -37,15 +37,18 @@ class Block(nn.Module):
         mixed = self.attn.with_targets(self.attended(x_bld), self.attended(target_bmd), mask_bl)
         return self._finish(x_bld, mixed[0]), self._finish(target_bmd, mixed[1])
 
-    def prefill(self, x_bld: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
+    def prefill(self, x_bld: Tensor, lengths: list[int] | None, n_more: int) -> tuple[Tensor, KeyValues]:
         """Transform the first tokens of each cell, and keep what later ones will ask for."""
-        mixed_bld, kept = self.attn.prefill(self.attended(x_bld), n_more)
+        mixed_bld, kept = self.attn.prefill(self.attended(x_bld), lengths, n_more)
         return self._finish(x_bld, mixed_bld), kept
 
-    def prefill_some(self, x_bld: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, KeyValues]:
-        """Do what `prefill` does, where only the tokens at some places are asked for."""
-        mixed_bmd, kept = self.attn.prefill_some(self.attended(x_bld), place_bm, n_more)
-        return self._finish(gather_places(x_bld, place_bm), mixed_bmd), kept
+    def prefill_some(
+        self, x_bld: Tensor, asked_bmd: Tensor, *, place_bm: Tensor, lengths: list[int] | None, n_more: int
+    ) -> tuple[Tensor, KeyValues]:
+        """Do what `prefill` does, where only some tokens are asked for: these, at these places of their cells."""
+        given = (self.attended(x_bld), self.attended(asked_bmd))
+        mixed_bmd, kept = self.attn.prefill_some(*given, place_bm=place_bm, lengths=lengths, n_more=n_more)
+        return self._finish(asked_bmd, mixed_bmd), kept
 
     def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
         """Transform one more token of each cell, at its place."""
@@ -137,11 +140,18 @@ class Backbone(nn.Module):
         """
         kept = []
         *first, last = self.blocks
+        x_bld, lengths = pack(x_bld, length_b)
         for block in first:
-            x_bld, keys = cast("Block", block).prefill(x_bld, n_more)
+            x_bld, keys = cast("Block", block).prefill(x_bld, lengths, n_more)
             kept.append(keys)
-        x_bmd, keys = cast("Block", last).prefill_some(x_bld, place_bm, n_more)
-        return self._normalize(x_bmd), Cache(blocks=(*kept, keys), length_b=length_b)
+        if lengths is None:
+            asked_bmd = gather_places(x_bld, place_bm)
+        else:
+            asked_bmd = x_bld[0, place_bm + (length_b.cumsum(0) - length_b).unsqueeze(1)]
+        asked_bmd, keys = cast("Block", last).prefill_some(
+            x_bld, asked_bmd, place_bm=place_bm, lengths=lengths, n_more=n_more
+        )
+        return self._normalize(asked_bmd), Cache(blocks=(*kept, keys), length_b=length_b)
 
     def step(self, x_b1d: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Transform one more token of each cell; return its vector, shape `(cells, 1, width)`, and the longer cache.
