@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
@@ -42,6 +43,7 @@ class Digest:
         late = cls("")
         late._value = None
         late._files = [(path.name, file, _state(file)) for path in unique for file in [path.open("rb")]]
+        weakref.finalize(late, _close, late._files)
         return late
 
     def __reduce__(self) -> tuple[type[Digest], tuple[str]]:
@@ -64,13 +66,17 @@ class Digest:
                 msg = f"{file.name!r} was changed after the model was loaded from it; load the model again."
                 raise RuntimeError(msg)
             lines.append((name, digest))
-        for _, file, _ in self._files:
-            file.close()
-        self._files.clear()
+        _close(self._files)
         if len(lines) == 1:
             return lines[0][1]
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _close(files: list[tuple[str, BufferedReader, tuple[int, int]]]) -> None:
+    for _, file, _ in files:
+        file.close()
+    files.clear()
 
 
 def _state(file: BufferedReader) -> tuple[int, int]:
