@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from sclcm.data.genes import gene_names
+from sclcm.data.genes import VAR_NAMES, gene_names
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
@@ -127,9 +127,14 @@ class Measurement:
     @cached_property
     def input(self) -> Input:
         """The input, aligned to the vocabulary by what the authors go by: their own map of names, or equal names."""
-        found, vocabulary = open_input(self.adata, self.pretrained, check_fit=False), self.pretrained.vocabulary
-        has_map = vocabulary.names is not None or vocabulary.universe is not None
-        return found if has_map else _by_equal_names(found, self.pretrained)
+        vocabulary = self.pretrained.vocabulary
+        if vocabulary.names is not None or vocabulary.universe is not None:
+            return open_input(self.adata, self.pretrained, check_fit=False)
+        columns = [column for column in self.pretrained.gene_columns if column in self.adata.var]
+        gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
+        return _by_equal_names(
+            open_input(self.adata, self.pretrained, gene_key=gene_key, check_fit=False), self.pretrained
+        )
 
     @cached_property
     def chunk(self) -> CellChunk:

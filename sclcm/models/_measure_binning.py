@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.draws import CellRandom
@@ -176,7 +177,15 @@ def attention_graph(m: Measurement, probe: probes.AttentionGraph, name: str) -> 
     if probe.part == "scores":
         return m.as_many(scores, name)
     by_row = rank_shares(scores, axis=-1)
-    return by_row.mean(1) if probe.part == "rows" else rank_shares(by_row, axis=-2).mean(1).sum(0)
+    return by_row.mean(1) if probe.part == "rows" else possible_sum(by_row, m.draws[name], name)
+
+
+def possible_sum(by_row: np.ndarray, stored: np.ndarray, name: str) -> np.ndarray:
+    """Return ranks by column, mean over heads and sum over cells: the stored ones as far as ties allow them."""
+    require_shape(stored, by_row.shape[2:], name, kinds="f")
+    # Shares of rows are often equal within a column, and upstream's sort is unstable.
+    low, high = ((rankdata(by_row, axis=-2, method=tie) - 1) / by_row.shape[-2] for tie in ("min", "max"))
+    return np.clip(stored, low.mean(1).sum(0), high.mean(1).sum(0))
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from sclcm._sizes import as_int
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_tensors
 from sclcm.models._measure_draws import require_shape
@@ -96,7 +97,10 @@ def with_tensors(m: Measurement, arrays: tuple[str, ...]) -> Pretrained:
 
 def padded_pool(m: Measurement, probe: probes.PaddedPool, name: str) -> Tensor:
     """Pool the whole rectangle."""
-    _, tokens, x_bld = run_pass(m, probes.Pass(drawn=probe.drawn))
+    pretrained, tokens, x_bld = run_pass(m, probes.Pass(drawn=probe.drawn))
+    # PyTorch's encoder packs sentences, and unpacks them with zeros at padding, for an even number of heads only.
+    if as_int(pretrained.architecture.backbone.attention.n_heads) % 2 == 0:
+        x_bld = x_bld * real(tokens)[..., None]
     if not probe.weighted:
         return x_bld.mean(1)
     return functional.normalize((x_bld * tokens.value_bl.to(x_bld.dtype)[..., None]).sum(1), dim=-1)  # type: ignore[union-attr]

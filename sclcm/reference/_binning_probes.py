@@ -103,7 +103,7 @@ class AttentionGraph:
         The tokens; all count, as there is no padding.
     part
         The products of each head; their ranks by row over the number of tokens, mean over heads; those ranked by column
-        in turn, mean over heads and sum over cells.
+        in turn, mean over heads and sum over cells, a draw as far as there are ties.
     """
 
     drawn: Drawn

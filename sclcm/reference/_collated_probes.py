@@ -131,7 +131,8 @@ class CollatedEmbedding:
 class PaddedPool:
     """Cell vectors of upstream's poolings over the whole rectangle, padding included.
 
-    They depend on the longest cell of a batch; the recipes leave padding out.
+    They depend on the longest cell of a batch; the recipes leave padding out. Vectors at padding are zero for an even
+    number of heads, else what the blocks make of them.
 
     Parameters
     ----------
@@ -243,7 +244,7 @@ class TokenInput:
     Parameters
     ----------
     first
-        Special token that rows begin with, or `None`.
+        Special token that rows begin with, or `None`; a row may then be empty.
     """
 
     first: str | None = None
@@ -295,12 +296,15 @@ class TensorInput:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTokens:
-    """A sample of all genes with counts, as an input: genes outside the vocabulary have the padding token."""
+    """All genes with counts, in the order of var: a sample, and an input, only where a sentence is longer than allowed.
+
+    Genes outside the vocabulary have the padding token.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledValues:
-    """Counts of sampled tokens; those of genes outside the vocabulary are a draw.
+    """Counts of sampled tokens; those of genes outside the vocabulary are a draw where the tokens are.
 
     Parameters
     ----------
