@@ -28,8 +28,8 @@ def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = N
 
     Returns
     -------
-    One row a cell, by `adata.obs_names`, with the columns `label`, `score`, and `ontology_term_id` where the labels
-    have one.
+    One row a cell, by `adata.obs_names`, with the columns `label`, `score`, and, where the model gives them, `coarse`
+    and `ontology_term_id`.
 
     Raises
     ------
@@ -38,6 +38,6 @@ def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = N
     """
     check_adata(adata)
     keys = annotate_keys(model, key)
-    columns = {"label": keys.label, "score": keys.score, "ontology_term_id": keys.ontology}
+    columns = {"label": keys.label, "score": keys.score, "coarse": keys.coarse, "ontology_term_id": keys.ontology}
     find_slot(adata.obs, keys.label, where="`adata.obs`", remedy="`sclcm.tl.annotate`")
     return pd.DataFrame({name: adata.obs[column] for name, column in columns.items() if column in adata.obs})

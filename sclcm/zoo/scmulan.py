@@ -119,7 +119,7 @@ SPEC = ModelSpec(
     checkpoints={
         "heca-10m": Checkpoint(
             description="369 million parameters, 24 blocks of width 1,120, 10 million human cells of 7 organs",
-            license="MIT",
+            license="MIT (of the repository; none is stated for the weights alone)",
             source=(
                 "weights: the cloud link in the README of github.com/SuperBianC/scMulan; meta_info.pt: scMulan/utils "
                 "there; the other two: scMulan/reference/GeneSymbolUniform there. Without GeneSymbolRef_upd0731.csv "

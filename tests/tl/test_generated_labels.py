@@ -70,7 +70,7 @@ def test_labels_and_vectors_are_the_authors(blood, said, expected, kind, tmp_pat
     assert adata.obs["scmulan_label"].astype(str).tolist() == expected["cell_type"].tolist()
     assert adata.obs["scmulan_label_coarse"].astype(str).tolist() == coarse_of(expected)
     assert adata.obs["scmulan_label_score"].between(0, 1, inclusive="neither").all()
-    assert "scmulan_label_ontology_term_id" not in adata.obs
+    assert list(sclcm.get.annotation(adata, "scmulan")) == ["label", "score", "coarse"]
     params = adata.uns["scmulan_label"]["params"]
     assert params["model"] == "scmulan"
     assert "Unclassified" not in params["labels"]
