@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from sclcm.models._measure import Measurement
 
+ROUNDING = 1e-5
+"""Scores of two implementations differ by as much, of their size."""
+
 
 def row_input(m: Measurement, probe: probes.RowInput, name: str) -> np.ndarray:
     """Finite numbers."""
@@ -176,8 +179,19 @@ def attention_graph(m: Measurement, probe: probes.AttentionGraph, name: str) -> 
     scores = m.pretrained.lcm.attention_scores(batch, m.pretrained.lcm.n_blocks - 1).float().cpu().numpy()
     if probe.part == "scores":
         return m.as_many(scores, name)
-    by_row = rank_shares(scores, axis=-1)
-    return by_row.mean(1) if probe.part == "rows" else possible_sum(by_row, m.draws[name], name)
+    if probe.part == "rows":
+        return possible_shares(scores, m.draws[name], name)
+    return possible_sum(rank_shares(scores, axis=-1), m.draws[name], name)
+
+
+def possible_shares(scores: np.ndarray, stored: np.ndarray, name: str) -> np.ndarray:
+    """Return ranks by row, mean over heads: the stored ones as far as scores that differ by a rounding allow them."""
+    require_shape(stored, (*scores.shape[:1], *scores.shape[2:]), name, kinds="f")
+    keys, rounding = scores[..., None, :], ROUNDING * (1 + np.abs(scores))
+    low = (keys < (scores - rounding)[..., None]).sum(-1)
+    high = (keys <= (scores + rounding)[..., None]).sum(-1) - 1
+    bounds = (low.mean(1) / scores.shape[-1], high.mean(1) / scores.shape[-1])
+    return _where_drawn(stored, rank_shares(scores, axis=-1).mean(1), bounds)
 
 
 def possible_sum(by_row: np.ndarray, stored: np.ndarray, name: str) -> np.ndarray:
@@ -185,7 +199,13 @@ def possible_sum(by_row: np.ndarray, stored: np.ndarray, name: str) -> np.ndarra
     require_shape(stored, by_row.shape[2:], name, kinds="f")
     # Shares of rows are often equal within a column, and upstream's sort is unstable.
     low, high = ((rankdata(by_row, axis=-2, method=tie) - 1) / by_row.shape[-2] for tie in ("min", "max"))
-    return np.clip(stored, low.mean(1).sum(0), high.mean(1).sum(0))
+    ours = rank_shares(by_row, axis=-2).mean(1).sum(0)
+    return _where_drawn(stored, ours, (low.mean(1).sum(0), high.mean(1).sum(0)))
+
+
+def _where_drawn(stored: np.ndarray, ours: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return our numbers, and stored ones within their bounds where several are possible."""
+    return np.where(bounds[0] == bounds[1], ours, np.clip(stored, *bounds))
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

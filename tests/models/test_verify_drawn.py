@@ -266,6 +266,17 @@ def test_ranks_of_ties_may_be_in_any_order():
     assert possible_sum(by_row, wrong, "ranks")[0, 1] == pytest.approx(1 / 3)
 
 
+def test_ranks_of_scores_that_differ_by_a_rounding_may_be_in_either_order():
+    from sclcm.models._measure_binning import possible_shares
+
+    scores = np.array([[[[1.0, 3.0, 2.0, 2.0 + 2e-6]]]])
+    for ranks in ([0, 3, 1, 2], [0, 3, 2, 1]):
+        stored = np.array([[ranks]]) / 4
+        assert possible_shares(scores, stored, "ranks").tolist() == stored.tolist()
+    wrong = np.array([[[3, 0, 1, 2]]]) / 4
+    assert possible_shares(scores, wrong, "ranks").tolist() == [[[0, 0.75, 0.25, 0.5]]]
+
+
 def test_names_come_from_the_column_that_upstream_reads_however_little_it_matches(fixture):
     adata = anndata.read_h5ad(fixture / "input.h5ad")
     names = adata.var["feature_name"].astype(str).to_numpy()
