@@ -7,8 +7,8 @@ in the authors' format and read by both sides from the same file. Cells express 
 
 Peer, from what is published of the authors' way: cell by cell, each of the three steps a forward pass over the whole
 sentence, without a cache; plain linear layers, PyTorch's fused attention with a causal flag, heads at the last token.
-Data are normalised and cut to the model's genes beforehand for the peer, but not for us: `tl.annotate` is timed from raw
-counts to columns of `.obs`.
+Data are normalised and cut to the model's genes beforehand for the peer, but not for us: `tl.annotate` is timed from
+raw counts to columns of `.obs`.
 
 What each of our means gives is shown by leaving it out: "cell by cell" runs batches of one cell.
 """
