@@ -33,6 +33,7 @@ class CellRandom:
     counts: csr_matrix
     random_state: int = 0
     draws: Draws = field(default_factory=dict)
+    _digests: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
 
     def uniforms(self, step: str, cell: int, *, start: int, stop: int) -> np.ndarray:
         """Return numbers of [0, 1) for the values `start:stop`, which are those of a cell, shape `(stop - start,)`."""
@@ -41,8 +42,10 @@ class CellRandom:
         return np.random.Generator(np.random.Philox(key=self._key(step, cell))).random(stop - start)
 
     def _key(self, step: str, cell: int) -> int:
-        row = slice(self.counts.indptr[cell], self.counts.indptr[cell + 1])
-        digest = hashlib.blake2b(f"{self.random_state} {step}".encode(), digest_size=16)
-        digest.update(self.counts.indices[row].astype("<i4", copy=False).tobytes())
-        digest.update(self.counts.data[row].astype("<f4", copy=False).tobytes())
-        return int.from_bytes(digest.digest(), "little")
+        if cell not in self._digests:  # steps share it: reading the counts is most of the work
+            row = slice(self.counts.indptr[cell], self.counts.indptr[cell + 1])
+            digest = hashlib.blake2b(self.counts.indices[row].astype("<i4", copy=False).tobytes(), digest_size=16)
+            digest.update(self.counts.data[row].astype("<f4", copy=False).tobytes())
+            self._digests[cell] = digest.digest()
+        key = hashlib.blake2b(f"{self.random_state} {step} ".encode() + self._digests[cell], digest_size=16)
+        return int.from_bytes(key.digest(), "little")

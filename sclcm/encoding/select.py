@@ -49,7 +49,10 @@ class InOrder:
         for cell, (start, stop) in enumerate(itertools.pairwise(indptr.tolist())):
             if stop - start > limit:
                 drawn = random.uniforms("sample", cell, start=start, stop=stop)
-                rows.append(start + np.sort(np.argsort(drawn, kind="stable")[:limit]))
+                # The smallest numbers, found without ordering them all; equal ones at the limit by place.
+                largest = np.partition(drawn, limit - 1)[limit - 1] if limit else -1.0
+                below, level = np.flatnonzero(drawn < largest), np.flatnonzero(drawn == largest)
+                rows.append(start + np.sort(np.concatenate([below, level[: limit - len(below)]])))
             else:
                 rows.append(np.arange(start, stop))
         return rows

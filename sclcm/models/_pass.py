@@ -40,8 +40,8 @@ logger = logging.getLogger("sclcm")
 CHUNK_CELLS = 512
 """Cells read at a time: enough to sort by length, few enough for flat memory."""
 
-THREADS = 2
-"""Threads that encode: two keep up with the fastest model on a GPU, and leave other processors to it."""
+THREADS = 1
+"""Threads that encode ahead of the model: the steps are many short calls, and two threads wait for each other."""
 
 PIECES_AHEAD = 8
 """Pieces of a chunk, of some hundred thousand values each, that are encoded before they are needed."""
@@ -97,7 +97,7 @@ class Input:
     ) -> Generator[TokenBatch]:
         """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens.
 
-        Pieces of a chunk are encoded in threads, ahead of the consumer, who may close the iterator at any time.
+        Pieces of a chunk are encoded in a thread, ahead of the consumer, who may close the iterator at any time.
         """
         budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
         pad = pretrained.vocabulary.specials[pretrained.pad]
@@ -114,7 +114,7 @@ class Input:
                 )
 
     def _pieces(self, pretrained: Pretrained, chunk_size: int) -> Generator[_Piece]:
-        """Encode pieces of chunks in threads, and keep account, in order."""
+        """Encode pieces of chunks in a thread, and keep account, in order."""
         reader = self._reader(pretrained, chunk_size)
 
         def encode(block: RowBlock) -> _Piece:
