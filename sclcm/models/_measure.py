@@ -156,10 +156,6 @@ class Measurement:
         return pad_sentences(sentences, np.arange(sentences.n_cells), pad=pad)
 
     @property
-    def _device(self) -> torch.device:
-        return self.pretrained.device
-
-    @property
     def device_of(self) -> torch.device:
         """Where tensors have to be."""
         return self.pretrained.device
@@ -182,7 +178,7 @@ class Measurement:
     def _hidden(self, layer: int) -> np.ndarray:
         depth = 0 if layer == 0 else self.pretrained.lcm.n_blocks + 1 + layer
         with torch.inference_mode():
-            x_bld = self.pretrained.lcm(to_tensors(self.batch, self._device), n_blocks=depth)
+            x_bld = self.pretrained.lcm(to_tensors(self.batch, self.device_of), n_blocks=depth)
         return x_bld.float().cpu().numpy() * self.batch.mask[..., None]
 
     def _embedding(self, recipe: str) -> np.ndarray:
@@ -190,7 +186,8 @@ class Measurement:
         out = np.zeros((self.adata.n_obs, self.pretrained.width(chosen)), dtype=np.float32)
         vectors = CellVectors(out=out, pooling=chosen.pooling, head=chosen.head, l2_normalize=chosen.l2_normalize)
         batches = self.input.batches(self.pretrained, batch_size=None)
-        list(run(self.pretrained.lcm, batches, [vectors], device=self._device, n_blocks=self.pretrained.depth(chosen)))
+        n_blocks = self.pretrained.depth(chosen)
+        list(run(self.pretrained.lcm, batches, [vectors], device=self.device_of, n_blocks=n_blocks))
         return out
 
     def _group_mean(self, column: str, recipe: str, name: str) -> np.ndarray:
@@ -210,7 +207,7 @@ class Measurement:
             n_tokens=pretrained.vocabulary.n_tokens, width=pretrained.d_model, device=pretrained.device
         )
         depth = pretrained.lcm.n_blocks + 1 + layer
-        list(run(pretrained.lcm, [self.batch], [reducer], device=self._device, n_blocks=depth))
+        list(run(pretrained.lcm, [self.batch], [reducer], device=self.device_of, n_blocks=depth))
         means, counts = reducer.means()
         seen = np.flatnonzero(counts)
         labels = pretrained.vocabulary.labels(seen).astype(str)
@@ -218,8 +215,8 @@ class Measurement:
         return labels[order], means[seen[order]]
 
     def _masked_logits(self, mask: np.ndarray, head: str) -> torch.Tensor:
-        hide = torch.as_tensor(np.asarray(mask, dtype=bool), device=self._device)
-        tokens = to_tensors(self.batch, self._device)
+        hide = torch.as_tensor(np.asarray(mask, dtype=bool), device=self.device_of)
+        tokens = to_tensors(self.batch, self.device_of)
         mask_id = self.pretrained.vocabulary.token(self.pretrained.mask or "<mask>")
         hidden = tokens.token_ids_bl.masked_fill(hide, mask_id)
         with torch.inference_mode():
@@ -227,12 +224,12 @@ class Measurement:
             return self.pretrained.lcm.heads[head](x_bld[hide]).float()
 
     def _masked_loss(self, mask: np.ndarray, head: str) -> float:
-        targets = torch.as_tensor(self.batch.token_ids[np.asarray(mask, dtype=bool)], device=self._device)
+        targets = torch.as_tensor(self.batch.token_ids[np.asarray(mask, dtype=bool)], device=self.device_of)
         return float(torch.nn.functional.cross_entropy(self._masked_logits(mask, head), targets))
 
     def _head_output(self, probe: probes.HeadOutput) -> np.ndarray:
         tuned = self.load(self.folder / probe.folder)
-        tokens: TokenTensors = to_tensors(self.batch, self._device)
+        tokens: TokenTensors = to_tensors(self.batch, self.device_of)
         with torch.inference_mode():
             out = tuned.lcm.heads[probe.head](tuned.lcm(tokens)).float().cpu().numpy()
         if out.ndim == self.batch.mask.ndim + 1:
@@ -242,7 +239,7 @@ class Measurement:
     def _attention_mean(self, block: int, cell: int) -> np.ndarray:
         row = np.arange(self.sentences.n_cells)[cell]
         pad = self.pretrained.vocabulary.specials[self.pretrained.pad]
-        tokens = to_tensors(pad_sentences(self.sentences, np.array([row]), pad=pad), self._device)
+        tokens = to_tensors(pad_sentences(self.sentences, np.array([row]), pad=pad), self.device_of)
         with torch.inference_mode():
             weights = self.pretrained.lcm.attention_weights(tokens, range(self.pretrained.lcm.n_blocks)[block])
         return weights[0].mean(0).float().cpu().numpy()
