@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ def describe(name: str) -> dict[str, Any]:
     Returns
     -------
     Title, reference, licence, where its files come from, how large they are and where they will lie, the input it
-    needs, its recipes and its heads.
+    needs, its recipes and its heads, and in words what people compare families by.
     """
     spec, key = _find_checkpoint(name)
     checkpoint = spec.checkpoints[key]
@@ -151,6 +152,9 @@ def describe(name: str) -> dict[str, Any]:
         "description": checkpoint.description,
         "reference": spec.reference,
         "license": checkpoint.license,
+        "n_parameters": checkpoint.n_parameters,
+        **dataclasses.asdict(spec.card),
+        "tasks": list(spec.card.tasks),
         **describe_files(spec.name, key, checkpoint),
         "needs": spec.needs,
         "gene_ids": spec.vocabulary.ids,

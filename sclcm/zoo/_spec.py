@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
+    from sclcm.zoo._card import ModelCard
     from sclcm.zoo._vocabularies import TokenLists
 
 
@@ -271,6 +272,8 @@ class Checkpoint:
         What is fetched from the model hub.
     bundled
         Folder inside the package's `weights`, for weights that come with the package.
+    n_parameters
+        Trained numbers of it, or `None` where nobody has stated or counted them.
     """
 
     description: str
@@ -279,6 +282,7 @@ class Checkpoint:
     files: tuple[str, ...] = ()
     hub: HubFiles | None = None
     bundled: str | None = None
+    n_parameters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +297,8 @@ class ModelSpec:
         One line.
     reference
         The publication.
+    card
+        What people compare families by.
     vocabulary
         Where the genes come from.
     encoding
@@ -326,6 +332,7 @@ class ModelSpec:
     name: str
     title: str
     reference: str
+    card: ModelCard
     vocabulary: VocabularySource | TokenLists
     encoding: Encoding
     architecture: LCMConfig

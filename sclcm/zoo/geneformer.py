@@ -18,6 +18,7 @@ from sclcm.nn.configs import (
     TableEncoder,
 )
 from sclcm.nn.readouts import FirstToken, MeanPooling, PooledClassHead, TiedTokenHead, TokenClassHead
+from sclcm.zoo._card import ModelCard
 from sclcm.zoo._spec import (
     Checkpoint,
     GeneFactors,
@@ -57,6 +58,16 @@ SPEC = ModelSpec(
     name="geneformer",
     title="Geneformer: a BERT over the genes of a cell in order of rank",
     reference="Theodoris et al., Nature 2023; Chen et al., bioRxiv 2024",
+    card=ModelCard(
+        gene_encoding="learned table, Ensembl ids",
+        value_encoding="none: the place in the order of rank",
+        extra_tokens="<cls> and <eos> (V2)",
+        backbone="BERT: post-norm, full softmax attention",
+        objective="masked genes (15%)",
+        corpus="30 million (V1) or 104 million (V2) human cells, Genecorpus",
+        tasks=("cell embedding", "cell classification", "gene classification", "in-silico perturbation"),
+        input="raw counts, Ensembl ids",
+    ),
     vocabulary=VocabularySource(
         files=("token_dictionary*.pkl", "token_dictionary*.json"),
         ids="ensembl",

@@ -22,6 +22,7 @@ from sclcm.nn.configs import (
     ValueTable,
 )
 from sclcm.nn.readouts import CellClassHead, CellGeneHead, FirstToken, TokenMean, ValueHead, ValueWeightedSum
+from sclcm.zoo._card import ModelCard
 from sclcm.zoo._spec import Checkpoint, HasTensor, ModelSpec, Recipe, Variant, VocabularySource
 
 NORM = LayerNorm(eps=1e-5)
@@ -37,6 +38,16 @@ SPEC = ModelSpec(
     name="scgpt",
     title="scGPT: a Transformer over the expressed genes of a cell, their values in bins",
     reference="Cui et al., Nature Methods 2024",
+    card=ModelCard(
+        gene_encoding="learned table, symbols",
+        value_encoding="51 bins per cell, through an MLP",
+        extra_tokens="<cls>; batch of fine-tuned models",
+        backbone="Transformer encoder: post-norm, softmax attention, two groups of tokens in generation",
+        objective="masked and generated values, from tokens and from the cell",
+        corpus="33 million normal human cells, CELLxGENE; also single organs and tumours",
+        tasks=("cell embedding", "annotation", "integration", "perturbation", "gene networks"),
+        input="raw counts, gene symbols",
+    ),
     vocabulary=VocabularySource(
         files=("vocab.json",),
         ids="symbol",

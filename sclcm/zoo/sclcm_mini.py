@@ -10,12 +10,23 @@ from sclcm.encoding.sentences import Encoding
 from sclcm.encoding.values import Normalized
 from sclcm.nn.configs import BackboneConfig, FeedForward, LCMConfig, ScaledGene, SoftmaxAttention, TableEncoder
 from sclcm.nn.readouts import LinearHead, MeanPooling
+from sclcm.zoo._card import ModelCard
 from sclcm.zoo._spec import Checkpoint, ModelSpec, PrototypeSource, Recipe, StoredArray, VocabularySource
 
 SPEC = ModelSpec(
     name="sclcm-mini",
     title="sclcm-mini: a small Transformer over the most telling genes of a cell",
     reference="sclcm developers, 2026 (scripts/mini in the repository trains it)",
+    card=ModelCard(
+        gene_encoding="learned table, Ensembl ids",
+        value_encoding="the gene's vector times its standardised log count",
+        extra_tokens="<cls>",
+        backbone="Transformer encoder: pre-norm, full softmax attention",
+        objective="cell types, two views of a cell, values of genes",
+        corpus="public human cells of 21 sets and 504 average profiles",
+        tasks=("cell embedding", "zero-shot annotation"),
+        input="raw counts; symbols or Ensembl ids",
+    ),
     vocabulary=VocabularySource(files=("vocabulary.json",), ids="ensembl", specials=("<pad>", "<cls>"), pad="<pad>"),
     arrays={"mean": StoredArray(tensor="mean"), "deviation": StoredArray(tensor="deviation")},
     # The deviation has the importance of a gene divided into it, so that telling genes rank first and count more.

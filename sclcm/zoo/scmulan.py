@@ -18,6 +18,7 @@ from sclcm.nn.configs import (
     ValueTable,
 )
 from sclcm.nn.readouts import FromEnd, GreedyDecoding, LinearHead
+from sclcm.zoo._card import ModelCard
 from sclcm.zoo._spec import Checkpoint, GeneratedLabels, InWeights, ModelSpec, NamesInFile, Recipe
 from sclcm.zoo._vocabularies import SynonymTable, TokenLists, WiderGenes
 
@@ -36,6 +37,16 @@ SPEC = ModelSpec(
     name="scmulan",
     title="scMulan: a causal decoder that reads a cell as a sentence and says its type",
     reference="Bian et al., RECOMB 2024",
+    card=ModelCard(
+        gene_encoding="learned table, symbols",
+        value_encoding="bins of equal width per cell, a learned table",
+        extra_tokens="organ, region, age, sex, cell type and task words",
+        backbone="GPT: pre-norm, causal softmax attention",
+        objective="next token and its bin",
+        corpus="10 million human cells, hECA-10M",
+        tasks=("zero-shot annotation", "cell embedding", "generation of cells"),
+        input="raw counts, gene symbols",
+    ),
     vocabulary=TokenLists(
         files=("meta_info.pt",),
         tokens="token_set",

@@ -67,7 +67,9 @@ def test_description_is_complete_and_plain(spec):
     found = describe(spec.name)
     assert found == describe(f"{spec.name}.{next(iter(spec.checkpoints))}")
     assert json.loads(json.dumps(found)) == found
-    for key in ("title", "reference", "license", "description", "needs", "gene_ids", "species", "recipes"):
+    words = ("title", "reference", "license", "description", "needs", "gene_ids", "species", "recipes")
+    card = ("gene_encoding", "value_encoding", "backbone", "objective", "corpus", "tasks", "input")
+    for key in (*words, *card):
         assert found[key], key
     assert "embed" in found["recipes"]
     assert found["bundled"] or (found["source"] and found["files"])
