@@ -112,6 +112,34 @@ class ValueTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoftBins:
+    """Value encoder: bins that are learned; a value is a mixture of their vectors.
+
+    Hidden units are a leaky ReLU of a line in the value, one a bin; a linear layer of them, plus the units themselves
+    by a weight, are scores, whose softmax mixes the rows of a table.
+
+    Parameters
+    ----------
+    n_bins
+        Rows of the table.
+    slope
+        That of the leaky ReLU below zero.
+    direct
+        Weight by which the hidden units enter the scores directly; `None` is a learned one.
+    bias
+        Whether the two linear layers add a bias.
+    marked
+        Values that are no numbers but marks, as of a masked token; each has a vector of its own.
+    """
+
+    n_bins: Size
+    slope: Number
+    direct: Number | None
+    bias: Flag = True
+    marked: tuple[Number, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoleTable:
     """A vector for tokens whose value is to be generated, added to those of the gene in place of a value.
 
@@ -276,7 +304,7 @@ class LCMConfig:
 
     d_model: Size
     gene: TableEncoder
-    value: ScalarMLP | ScaledGene | ValueTable | None = None
+    value: ScalarMLP | ScaledGene | SoftBins | ValueTable | None = None
     position: LearnedPositions | None = None
     segment: ConstantSegment | None = None
     role: RoleTable | None = None

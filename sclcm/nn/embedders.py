@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sclcm._sizes import as_int
 from sclcm.nn import configs
 from sclcm.nn.layers import Linear, activation, layer_norm
+from sclcm.nn.soft_bins import AddedBins
 
 if TYPE_CHECKING:
     from sclcm.nn.tokens import TokenTensors
@@ -200,12 +201,16 @@ def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.Doma
             return DomainNorm(config, d_model)
 
 
-def _value_encoder(config: configs.ScalarMLP | configs.ScaledGene | configs.ValueTable, d_model: int) -> nn.Module:
+def _value_encoder(
+    config: configs.ScalarMLP | configs.ScaledGene | configs.SoftBins | configs.ValueTable, d_model: int
+) -> nn.Module:
     """Build the value encoder that a configuration's type selects."""
     match config:
         case configs.ScalarMLP():
             return AddedValue(config, d_model)
         case configs.ValueTable():
             return AddedRow(config, d_model)
+        case configs.SoftBins():
+            return AddedBins(config, d_model)
         case configs.ScaledGene():
             return ScaledGene()
