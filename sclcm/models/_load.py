@@ -157,6 +157,7 @@ def describe(name: str) -> dict[str, Any]:
         "tasks": list(spec.card.tasks),
         **describe_files(spec.name, key, checkpoint),
         "needs": spec.needs,
+        "accepts_bulk": spec.accepts_bulk,
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
@@ -274,6 +275,8 @@ def load_release(
         arrays=arrays,
         prototypes=prototypes,
         labels=labels,
+        needs=spec.needs,
+        accepts_bulk=spec.accepts_bulk,
         lcm=lcm,
         digest=digest,
     )

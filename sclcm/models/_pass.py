@@ -139,6 +139,7 @@ class Input:
             self.obs,
             chunk_size=chunk_size,
             obs_columns=[column for column in pretrained.encoding.obs_columns if column in self.obs],
+            check="any" if pretrained.needs == "expression" else "counts",
             consumer=repr(pretrained.name),
         )
 
@@ -220,7 +221,7 @@ def open_input(
     conditions = _conditions(adata, pretrained, batch_key) if check_fit else None
     check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
-    if check_fit:
+    if check_fit and not pretrained.accepts_bulk:
         _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
         source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns

@@ -15,7 +15,7 @@ from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.readouts import Concatenated, FromEnd, LinearHead
-from sclcm.zoo._spec import GeneratedLabels, Recipe
+from sclcm.zoo._spec import GeneratedLabels, Needs, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,10 @@ class Pretrained:
         Label prototypes for annotation without training, where the model has them.
     labels
         Labels that the model generates, where it does.
+    needs
+        What a matrix must hold: raw counts, or expression in any unit.
+    accepts_bulk
+        Whether its authors use it on bulk samples as well.
     lcm
         The network, in evaluation mode.
     digest
@@ -77,6 +81,8 @@ class Pretrained:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     prototypes: Prototypes | None = None
     labels: GeneratedLabels | None = None
+    needs: Needs = "counts"
+    accepts_bulk: bool = False
     lcm: LCM
     digest: Digest
 

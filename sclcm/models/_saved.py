@@ -20,7 +20,7 @@ from sclcm.models._digest import Digest
 from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
 from sclcm.nn.configs import LCMConfig
-from sclcm.zoo._spec import GeneratedLabels, Recipe
+from sclcm.zoo._spec import GeneratedLabels, Needs, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +40,7 @@ _CONFIG: Mapping[str, Any] = {
     "recipes": dict[str, Any],
     "prototypes": dict[str, Any] | None,
 }
+_CONFIG_MORE: Mapping[str, Any] = {"needs": Needs, "accepts_bulk": bool}
 _VOCABULARY: Mapping[str, Any] = {
     "features": list[str],
     "token_ids": list[int],
@@ -106,7 +107,7 @@ def _write_files(model: Pretrained, folder: Path) -> None:
 
 
 def _config_of(model: Pretrained) -> dict[str, object]:
-    plain = ("name", "family", "pad", "mask")
+    plain = ("name", "family", "pad", "mask", "needs", "accepts_bulk")
     return {
         "format": FORMAT,
         "source_sha256": model.sha256,
@@ -139,6 +140,8 @@ def load_saved(folder: Path) -> Pretrained:
     files = [folder / name for name in SAVED_FILES]
     digest = Digest.of(files)
     config = {"labels": None, **_read_fields(files[0], _CONFIG)}
+    more = {name: config[name] for name in _CONFIG_MORE if name in config}
+    _check_fields(more, {name: hint for name, hint in _CONFIG_MORE.items() if name in more}, files[0])
     tensors = read_tensors(files[2], mapped=True)
     arrays = {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAY)}
     prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files[0])
@@ -159,6 +162,7 @@ def load_saved(folder: Path) -> Pretrained:
         labels=_declared(config, "labels", GeneratedLabels | None, file=files[0]),
         lcm=lcm,
         digest=digest,
+        **more,
     )
 
 

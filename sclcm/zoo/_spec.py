@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sclcm.zoo._vocabularies import TokenLists
 
 
+Needs: TypeAlias = Literal["counts", "expression"]
+"""What a matrix must hold: raw counts, or expression in any unit, finite and not negative."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VocabularySource:
     """Which file of a release holds the gene vocabulary, and what its entries are.
@@ -326,7 +330,9 @@ class ModelSpec:
     checkpoints
         Published weights; the first is the default.
     needs
-        What the matrix must hold.
+        What the matrix must hold: raw counts, or expression in any unit, finite and not negative.
+    accepts_bulk
+        Whether the authors use it on bulk samples as well, so that those are no reason for a warning.
     """
 
     name: str
@@ -346,7 +352,8 @@ class ModelSpec:
     prototypes: PrototypeSource | None = None
     labels: GeneratedLabels | None = None
     checkpoints: Mapping[str, Checkpoint]
-    needs: Literal["counts"] = "counts"
+    needs: Needs = "counts"
+    accepts_bulk: bool = False
 
 
 def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> bool:
