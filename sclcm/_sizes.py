@@ -48,7 +48,15 @@ class Given:
     name: str
 
 
-Rule: TypeAlias = Config | Shape | Count | Present | Given
+@dataclass(frozen=True)
+class Quotient:
+    """One size divided by another, such as the heads of an attention whose width and head width are known."""
+
+    of: Shape | Config
+    by: Shape | Config
+
+
+Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
@@ -79,6 +87,8 @@ class ReleaseFacts:
                 return self._count(pattern, per)
             case Present(tensor):
                 return tensor in self.shapes
+            case Quotient(of, by):
+                return self._quotient(self.value(of), self.value(by))
             case Given(name):
                 if name not in self.given:
                     msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
@@ -92,6 +102,13 @@ class ReleaseFacts:
             msg = f"The release has {found} tensors {pattern!r}, expected a multiple of {per}; it may be incomplete."
             raise ValueError(msg)
         return found // per
+
+    def _quotient(self, whole: object, part: object) -> int:
+        """Sizes come from files; what is no size, or leaves a remainder, is refused."""
+        if not isinstance(whole, int) or not isinstance(part, int) or part < 1 or whole % part:
+            msg = f"A size of {whole!r} is no multiple of {part!r}; the release's configuration may be damaged."
+            raise ValueError(msg)
+        return whole // part
 
     def _config(self, key: str) -> Any:
         if key in self.given:
@@ -117,7 +134,7 @@ class ReleaseFacts:
 
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
-    if isinstance(declaration, (Config, Shape, Count, Present, Given)):
+    if isinstance(declaration, (Config, Shape, Count, Present, Given, Quotient)):
         return facts.value(declaration)
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
         changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from sclcm._sizes import Config, Count, Given, ReleaseFacts, Shape, as_int, names_asked, resolve_sizes, template_regex
+from sclcm._sizes import (
+    Config,
+    Count,
+    Given,
+    Quotient,
+    ReleaseFacts,
+    Shape,
+    as_int,
+    names_asked,
+    resolve_sizes,
+    template_regex,
+)
 
 FACTS = ReleaseFacts(
     config={"width": 8, "attention": {"heads": 2}, "listed": [1]},
@@ -39,6 +50,7 @@ class Outer:
         (Count("layer.{}.w"), 2),
         (Count("block.{}.w"), 0),
         (Given("depth"), 3),
+        (Quotient(of=Shape("table"), by=Config("attention.heads")), 15),
     ],
 )
 def test_rule_reads_its_value(rule, value):
@@ -55,6 +67,8 @@ def test_rule_reads_its_value(rule, value):
         (Shape("table", 2), r"'table' has shape \(30, 8\).*axis 2"),
         (Shape("scalar"), "'scalar' has shape"),
         (Shape("table", -3), r"'table' has shape \(30, 8\).*axis -3"),
+        (Quotient(Shape("table"), Shape("layer.0.w", 1)), "A size of 30 is no multiple of 4"),
+        (Quotient(Shape("table"), Config("listed")), r"A size of 30 is no multiple of \[1\]"),
         (Given("n_genes"), r"does not state `n_genes`; pass it, as in `load\(\.\.\., n_genes=\.\.\.\)`"),
     ],
 )

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
+from sclcm.nn import configs
 from sclcm.nn.attention import SoftmaxAttention, gather_places
 from sclcm.nn.cache import Cache, pack
+from sclcm.nn.kernel_attention import KernelAttention
 from sclcm.nn.layers import FeedForward, layer_norm
 
 if TYPE_CHECKING:
-    from sclcm.nn import configs
     from sclcm.nn.cache import KeyValues
 
 
@@ -21,7 +22,7 @@ class Block(nn.Module):
 
     def __init__(self, config: configs.BackboneConfig, d_model: int) -> None:
         super().__init__()
-        self.attn = SoftmaxAttention(config.attention, d_model)
+        self.attn = build_attention(config.attention, d_model)
         self.norm1 = layer_norm(config.layer_norm, d_model)
         self.ff = FeedForward(config.feed_forward, d_model)
         self.norm2 = layer_norm(config.layer_norm, d_model)
@@ -34,12 +35,12 @@ class Block(nn.Module):
 
     def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
         """Transform visible tokens and those to be generated, shapes as given."""
-        mixed = self.attn.with_targets(self.attended(x_bld), self.attended(target_bmd), mask_bl)
+        mixed = self.softmax.with_targets(self.attended(x_bld), self.attended(target_bmd), mask_bl)
         return self._finish(x_bld, mixed[0]), self._finish(target_bmd, mixed[1])
 
     def prefill(self, x_bld: Tensor, lengths: list[int] | None, n_more: int) -> tuple[Tensor, KeyValues]:
         """Transform the first tokens of each cell, and keep what later ones will ask for."""
-        mixed_bld, kept = self.attn.prefill(self.attended(x_bld), lengths, n_more)
+        mixed_bld, kept = self.softmax.prefill(self.attended(x_bld), lengths, n_more)
         return self._finish(x_bld, mixed_bld), kept
 
     def prefill_some(
@@ -47,16 +48,24 @@ class Block(nn.Module):
     ) -> tuple[Tensor, KeyValues]:
         """Do what `prefill` does, where only some tokens are asked for: these, at these places of their cells."""
         given = (self.attended(x_bld), self.attended(asked_bmd))
-        mixed_bmd, kept = self.attn.prefill_some(*given, place_bm=place_bm, lengths=lengths, n_more=n_more)
+        mixed_bmd, kept = self.softmax.prefill_some(*given, place_bm=place_bm, lengths=lengths, n_more=n_more)
         return self._finish(asked_bmd, mixed_bmd), kept
 
     def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
         """Transform one more token of each cell, at its place."""
-        return self._finish(x_b1d, self.attn.step(self.attended(x_b1d), kept, place_b))
+        return self._finish(x_b1d, self.softmax.step(self.attended(x_b1d), kept, place_b))
 
     def attended(self, x_bld: Tensor) -> Tensor:
         """Return what the attention of this block is given, for the block's input."""
         return self.norm1(x_bld) if self.is_pre_norm else x_bld
+
+    @property
+    def softmax(self) -> SoftmaxAttention:
+        """The attention, for what only softmax attention does."""
+        if not isinstance(self.attn, SoftmaxAttention):
+            msg = f"A block with {type(self.attn).__name__} reads whole sentences only; nothing is added to them later."
+            raise TypeError(msg)
+        return self.attn
 
     def _finish(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
         """Add what the attention gave, then the feed-forward."""
@@ -164,3 +173,12 @@ class Backbone(nn.Module):
 
     def _normalize(self, x_bld: Tensor) -> Tensor:
         return x_bld if self.norm is None else self.norm(x_bld)
+
+
+def build_attention(config: configs.AttentionConfig, d_model: int) -> SoftmaxAttention | KernelAttention:
+    """Build the attention that a configuration's type selects."""
+    match config:
+        case configs.SoftmaxAttention():
+            return SoftmaxAttention(config, d_model)
+        case configs.KernelAttention():
+            return KernelAttention(config, d_model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -226,6 +226,45 @@ class SoftmaxAttention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelAttention:
+    """Multi-head attention by positive random features (FAVOR+, doi:10.48550/arXiv.2009.14794), linear in length.
+
+    The features are drawn once, when a model is made, and belong to its weights.
+
+    Parameters
+    ----------
+    n_heads
+        Heads.
+    d_head
+        Width of each; heads times width need not be the width of the model.
+    n_features
+        Random features.
+    qkv_bias
+        Whether queries, keys and values have a bias.
+    out_bias
+        Whether the output projection has one.
+    stabilizer
+        Over what the largest exponent of the keys is taken: `"cell"`, all heads of a cell; `"head"`, each head of a
+        cell; `"batch"`, all that is computed at once, which makes a cell depend on those beside it and is for
+        comparisons only. Since a constant is added to features, it matters to the result.
+    padding
+        `"excluded"`: a cell is what it is without padding. `"counted"`: padding is part of the sentence, as a key
+        whose value is zero.
+    """
+
+    n_heads: Size
+    d_head: Size
+    n_features: Size
+    qkv_bias: Flag = False
+    out_bias: Flag = True
+    stabilizer: Literal["cell", "head", "batch"] = "cell"
+    padding: Literal["excluded", "counted"] = "excluded"
+
+
+AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedForward:
     """Two linear layers with a non-linearity between them.
 
@@ -266,7 +305,7 @@ class BackboneConfig:
     """
 
     n_blocks: Size
-    attention: SoftmaxAttention
+    attention: AttentionConfig
     feed_forward: FeedForward
     norm: Literal["pre", "post"]
     layer_norm: LayerNorm = field(default_factory=LayerNorm)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
+from sclcm.nn import configs
 from sclcm.nn.backbone import Backbone, Block
 from sclcm.nn.embedders import Embedder, require_condition
 from sclcm.nn.heads import HeadInput, build_heads, read
 
 if TYPE_CHECKING:
-    from sclcm.nn import configs
     from sclcm.nn.cache import Cache
     from sclcm.nn.tokens import TokenTensors
 
@@ -56,7 +56,8 @@ class LCM(nn.Module):
         -------
         Vectors of the last tokens, in order, shape `(cells, n_last, width)`, and the cache.
         """
-        if not self.config.backbone.attention.causal:
+        attention = self.config.backbone.attention
+        if not isinstance(attention, configs.SoftmaxAttention) or not attention.causal:
             msg = "This model's attention is not causal, so its sentences cannot be continued token by token."
             raise ValueError(msg)
         length_b = tokens.lengths()
@@ -135,7 +136,7 @@ class LCM(nn.Module):
     def attention_scores(self, tokens: TokenTensors, block: int) -> Tensor:
         """Return products of queries and keys of one block, unscaled; shape `(cells, heads, queries, keys)`."""
         chosen = cast("Block", self.backbone.blocks[block])
-        return chosen.attn.scores(chosen.attended(self.forward(tokens, n_blocks=block)))
+        return chosen.softmax.scores(chosen.attended(self.forward(tokens, n_blocks=block)))
 
     def attention_weights(self, tokens: TokenTensors, block: int) -> Tensor:
         """Return the attention weights of one block, counted from zero; shape `(cells, heads, queries, keys)`."""
