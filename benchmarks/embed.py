@@ -149,7 +149,7 @@ def encoding_rows(folder: Path, adata, repeats: int) -> list[dict[str, object]]:
     shuffled.X.sort_indices()  # as files have them
 
     def ours(data, pretrained) -> None:
-        list(open_input(data, pretrained).batches(pretrained, batch_size=None))
+        list(open_input(data, pretrained).batches(pretrained, batch_size=PEER_CELLS))
 
     with tempfile.TemporaryDirectory() as scratch:
         ways = {

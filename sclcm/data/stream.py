@@ -200,8 +200,9 @@ def _cut(block: RowBlock) -> Iterator[RowBlock]:
     for first in range(0, rows.shape[0], height):
         stops = indptr[first : first + height + 1]
         cut = slice(int(stops[0]), int(stops[-1]))
-        stored = (rows.data[cut], rows.indices[cut], stops - stops[0])
-        piece = csr_matrix(stored, shape=(len(stops) - 1, rows.shape[1]))
+        piece = csr_matrix((len(stops) - 1, rows.shape[1]), dtype=rows.dtype)
+        # Its constructor would copy what is a small part of other arrays.
+        piece.data, piece.indices, piece.indptr = rows.data[cut], rows.indices[cut], stops - stops[0]
         piece.has_canonical_format = True
         yield RowBlock(chunk=block.chunk, start=block.start + first, rows=piece)
 

@@ -123,18 +123,18 @@ class _Cells:
         """Put some cells into a rectangle."""
         shape = (len(cells), width)
         channels = self._pieces[0].values
-        token_ids, features = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int32)
-        mask = np.zeros(shape, dtype=bool)
+        token_ids, features = np.full(shape, pad, dtype=np.int64), np.full(shape, SPECIAL, dtype=np.int32)
+        lengths = self.lengths[cells]
         values = {name: np.zeros(shape, dtype=flat.dtype) for name, flat in channels.items()}
-        places = zip(self._piece_of[cells], self._start_of[cells].tolist(), self.lengths[cells].tolist(), strict=True)
+        places = zip(self._piece_of[cells].tolist(), self._start_of[cells].tolist(), lengths.tolist(), strict=True)
         # Cell by cell: copying a sentence costs less than gathering its tokens one by one.
         for i, (number, start, length) in enumerate(places):
             piece, stop = self._pieces[number], start + length
-            token_ids[i, :length], token_ids[i, length:] = piece.token_ids[start:stop], pad
-            features[i, :length], features[i, length:] = piece.features[start:stop], SPECIAL
-            mask[i, :length] = True
+            token_ids[i, :length] = piece.token_ids[start:stop]
+            features[i, :length] = piece.features[start:stop]
             for name, rectangle in values.items():
                 rectangle[i, :length] = piece.values[name][start:stop]
+        mask = np.arange(width) < lengths[:, None]
         return TokenBatch(
             rows=self._rows[cells],
             token_ids=token_ids,

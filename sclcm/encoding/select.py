@@ -18,16 +18,17 @@ class ByRank:
 
     def rows(self, values: np.ndarray, indptr: np.ndarray, limit: int) -> list[np.ndarray]:
         """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
-        keys = descending_keys(values)
-        low, high = keys.astype(np.uint16), (keys >> np.uint32(16)).astype(np.uint16)
-        rows = []
-        for start, stop in itertools.pairwise(indptr.tolist()):
-            # Half by half: numpy orders 16 bits by radix, faster than it sorts wider numbers, and keeps ties in order.
-            order = low[start:stop].argsort(kind="stable")
-            order = order[high[start:stop][order].argsort(kind="stable")][:limit]
-            order += start
-            rows.append(order)
-        return rows
+        # The place behind the key makes a plain sort stable, and of plain sorts NumPy has vectorised ones: 11 against
+        # 38 microseconds for the 1,750 values of a cell, ordered half by half by radix.
+        keys = descending_keys(values).astype(np.uint64)
+        keys <<= np.uint64(32)
+        keys |= np.arange(len(keys), dtype=np.uint64)
+        cells = list(itertools.pairwise(indptr.tolist()))
+        for start, stop in cells:
+            keys[start:stop].sort()
+        keys &= np.uint64(0xFFFFFFFF)
+        order = keys.view(np.int64)
+        return [order[start : min(stop, start + limit)] for start, stop in cells]
 
 
 @dataclass(frozen=True, kw_only=True)

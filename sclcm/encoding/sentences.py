@@ -149,19 +149,19 @@ def encode(
     lengths = np.array([len(row) for row in taken], dtype=np.int64)
     order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     features = chunk.counts.indices[order]
-    place = _gene_places(lengths, len(prefix), len(suffix))
-    frame = _frame(lengths, prefix, suffix)
-    token_ids = frame.copy()
-    token_ids[place] = vocabulary.token_ids[features]
-    all_features = np.full(len(frame), SPECIAL, dtype=np.int32)
-    all_features[place] = features
+    token_ids = vocabulary.token_ids[features]
     channels = {}
     if encoding.value is not None:
-        values = encoding.value.apply(data, indptr, random)[order]
-        channels["value"] = _scatter(values, place, len(frame), fill=float(encoding.special_value))  # type: ignore[arg-type]
+        channels["value"] = encoding.value.apply(data, indptr, random)[order]
+    if len(prefix) + len(suffix):
+        frame, place = _frame(lengths, prefix, suffix), _gene_places(lengths, len(prefix), len(suffix))
+        frame[place], token_ids = token_ids, frame
+        features = _scatter(features, place, len(frame), fill=SPECIAL)
+        fill = float(encoding.special_value)  # type: ignore[arg-type]
+        channels = {name: _scatter(channel, place, len(frame), fill=fill) for name, channel in channels.items()}
     return CellSentences(
         token_ids=token_ids,
-        features=all_features,
+        features=features,
         indptr=np.concatenate([[0], np.cumsum(lengths + len(prefix) + len(suffix))]),
         rows=np.arange(chunk.start, chunk.start + chunk.n_cells),
         values=channels,
@@ -194,10 +194,8 @@ def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarra
     return np.array([vocabulary.specials[name] for name in names if name in vocabulary.specials], dtype=np.int32)
 
 
-def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray | slice:
+def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray:
     """Positions of the gene tokens among all tokens, when each sentence has `before` and `after` special ones."""
-    if not before + after:
-        return slice(None)  # and nothing is scattered
     offset = np.arange(len(lengths)) * (before + after) + before
     return np.arange(lengths.sum()) + np.repeat(offset, lengths)
 
@@ -212,8 +210,8 @@ def _frame(lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.nd
     return frame
 
 
-def _scatter(data: np.ndarray, place: np.ndarray | slice, n_tokens: int, *, fill: float) -> np.ndarray:
-    """Put values at gene tokens and another at special ones, shape `(tokens,)`, float32."""
-    values = np.full(n_tokens, fill, dtype=np.float32)
+def _scatter(data: np.ndarray, place: np.ndarray, n_tokens: int, *, fill: float) -> np.ndarray:
+    """Put values at gene tokens and another at special ones, shape `(tokens,)`, of the values' type."""
+    values = np.full(n_tokens, fill, dtype=data.dtype)
     values[place] = data
     return values
