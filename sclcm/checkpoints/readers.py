@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sclcm.checkpoints.arrayfiles import MAX_HEADER, check_safetensors, parse_npy, read_npz
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
+from sclcm.checkpoints.protofiles import ENCRYPTED, is_proto_checkpoint, read_proto_tensors
 from sclcm.checkpoints.rebuild import RECORDS
 from sclcm.checkpoints.torchfiles import allowed_names, is_legacy, read_legacy, read_zip
 from sclcm.checkpoints.unpickle import Machine
@@ -30,7 +31,7 @@ _SMALL = 64 << 20
 def read_tensors(
     path: str | Path, *, key: str | Sequence[str] | None = None, mapped: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Read a flat dictionary of tensors from a safetensors, torch or npz file, whatever its suffix.
+    """Read a flat dictionary of tensors from a safetensors, torch, npz or MindSpore file, whatever its suffix.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def read_tensors(
     """
     path = Path(path)
     kind = sniff(path)
-    if kind in {"safetensors", "npz"} and key is not None:
+    if kind in {"safetensors", "npz", "MindSpore"} and key is not None:
         msg = f"`{path}` is a flat file of tensors; `key={key!r}` has nothing to choose from. Leave it out."
         raise ValueError(msg)
     if kind == "safetensors":
@@ -56,6 +57,8 @@ def read_tensors(
         return tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
     if kind == "npz":
         return _tensors_of_arrays(path)
+    if kind == "MindSpore":
+        return read_proto_tensors(path)
     return _flat_tensors(read_torch(path), path, (key,) if isinstance(key, str) else tuple(key or ()))
 
 
@@ -177,11 +180,15 @@ def sniff(path: Path) -> str:
     """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
     require_file(path)
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(1024)
+    if is_proto_checkpoint(head):  # first: its lengths may look like any text
+        return "MindSpore"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     wrong = next((what for magic, what in _WRONG.items() if start.startswith(magic)), None)
     if not head:
         wrong = "empty. Download or copy it again"
+    elif head.startswith(ENCRYPTED):
+        wrong = "encrypted. Load it with its key in MindSpore, and save it again without one"
     elif head[257:262] == b"ustar":
         wrong = "a tar archive. Unpack it first"
     elif _SENTENCE.fullmatch(head):
