@@ -37,7 +37,7 @@ ROWS = (
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
 
 ZOO_READS = (
-    *("sclcm.nn.configs", "sclcm.nn.readouts", "sclcm.checkpoints.keymap"),
+    *("sclcm.nn.configs", "sclcm.nn.gated_configs", "sclcm.nn.readouts", "sclcm.checkpoints.keymap"),
     *("sclcm.encoding", "sclcm.genes", "sclcm.zoo"),
 )
 ANNDATA_UNITS = {"data", "models", "pp", "tl", "pl", "get", "datasets", "cli"}
@@ -169,7 +169,7 @@ def torch_out_of_place(sources: list[Source]) -> list[str]:
     found = []
     for s in sources:
         for item in _reading(s, "torch", "safetensors.torch"):
-            if s.unit not in TORCH_UNITS or s.module in {"sclcm.nn.configs", "sclcm.nn.readouts"}:
+            if s.unit not in TORCH_UNITS or s.module in ZOO_READS[:3]:
                 found.append(s.at(item.line, "torch has no business here"))
             elif item.early and s.unit == "checkpoints":
                 found.append(s.at(item.line, "torch is imported early; import it inside the function"))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from sclcm import _sizes
 from sclcm.encoding import normalize, select, sentences, values
-from sclcm.nn import configs, readouts
+from sclcm.nn import configs, gated_configs, readouts
 from sclcm.zoo import _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MODULES = (_sizes, configs, readouts, normalize, select, sentences, values, _spec)
+_MODULES = (_sizes, configs, gated_configs, readouts, normalize, select, sentences, values, _spec)
 _ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels)
 
 

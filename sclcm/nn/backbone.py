@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
+from sclcm.nn import configs, gated_configs
 from sclcm.nn.attention import SoftmaxAttention, gather_places
 from sclcm.nn.cache import Cache, pack
+from sclcm.nn.gated import GatedFeedForward, GatedLinearAttention
 from sclcm.nn.kernel_attention import KernelAttention
 from sclcm.nn.layers import FeedForward, layer_norm
 
 if TYPE_CHECKING:
+    from sclcm._sizes import Size
     from sclcm.nn.cache import KeyValues
 
 
@@ -24,10 +26,11 @@ class Block(nn.Module):
         super().__init__()
         self.attn = build_attention(config.attention, d_model)
         self.norm1 = layer_norm(config.layer_norm, d_model)
-        self.ff = FeedForward(config.feed_forward, d_model)
+        self.ff = build_feed_forward(config.feed_forward, d_model)
         self.norm2 = layer_norm(config.layer_norm, d_model)
         self.dropout = nn.Dropout(float(config.dropout))  # type: ignore[arg-type]
         self.is_pre_norm = config.norm == "pre"
+        self.residual_scale = 1.0 if config.residual is None else _residual_scale(config.residual, config.n_blocks)
 
     def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Transform token vectors; shapes `(cells, tokens, width)` in and out."""
@@ -70,10 +73,14 @@ class Block(nn.Module):
     def _finish(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
         """Add what the attention gave, then the feed-forward."""
         if self.is_pre_norm:
-            x_bld = x_bld + self.dropout(mixed_bld)
-            return x_bld + self.dropout(self.ff(self.norm2(x_bld)))
-        x_bld = self.norm1(x_bld + self.dropout(mixed_bld))
-        return self.norm2(x_bld + self.dropout(self.ff(x_bld)))
+            x_bld = self._kept(x_bld) + self.dropout(mixed_bld)
+            return self._kept(x_bld) + self.dropout(self.ff(self.norm2(x_bld)))
+        x_bld = self.norm1(self._kept(x_bld) + self.dropout(mixed_bld))
+        return self.norm2(self._kept(x_bld) + self.dropout(self.ff(x_bld)))
+
+    def _kept(self, x_bld: Tensor) -> Tensor:
+        """Return what a part is added to."""
+        return x_bld if self.residual_scale == 1.0 else x_bld * self.residual_scale
 
     def attention_weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the weights of this block's attention, shape `(cells, heads, queries, keys)`, for its input."""
@@ -87,8 +94,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config, d_model) for _ in range(as_int(config.n_blocks)))
         self.norm = None if config.final_norm is None else layer_norm(config.final_norm, d_model)
+        schedule = config.mask_schedule
+        self.n_blind = 0 if schedule is None else int(len(self.blocks) * float(schedule.blind_share))  # type: ignore[arg-type]
 
-    def forward(self, x_bld: Tensor, mask_bl: Tensor | None, n_blocks: int | None = None) -> Tensor:
+    def forward(
+        self, x_bld: Tensor, mask_bl: Tensor | None, n_blocks: int | None = None, hidden_bl: Tensor | None = None
+    ) -> Tensor:
         """Transform token vectors.
 
         Parameters
@@ -99,14 +110,19 @@ class Backbone(nn.Module):
             Which tokens are real, shape `(cells, tokens)`, or `None` if all are.
         n_blocks
             Stop after so many blocks, without the final norm; `None` runs them all.
+        hidden_bl
+            Tokens whose value is hidden, shape `(cells, tokens)`, for a schedule of masks; `None` if none is.
 
         Returns
         -------
         Shape `(cells, tokens, width)`.
         """
         depth = len(self.blocks) if n_blocks is None else n_blocks
-        for block in self.blocks[:depth]:
-            x_bld = block(x_bld, mask_bl)
+        open_bl = mask_bl
+        if hidden_bl is not None:
+            open_bl = ~hidden_bl if mask_bl is None else mask_bl & ~hidden_bl
+        for number, block in enumerate(self.blocks[:depth]):
+            x_bld = block(x_bld, open_bl if number < self.n_blind else mask_bl)
         return self._normalize(x_bld) if depth == len(self.blocks) else x_bld
 
     def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -175,10 +191,27 @@ class Backbone(nn.Module):
         return x_bld if self.norm is None else self.norm(x_bld)
 
 
-def build_attention(config: configs.AttentionConfig, d_model: int) -> SoftmaxAttention | KernelAttention:
+def _residual_scale(config: gated_configs.ScaledResidual, n_blocks: Size) -> float:
+    return float((float(config.factor) * as_int(n_blocks)) ** float(config.power))  # type: ignore[arg-type]
+
+
+def build_feed_forward(config: configs.FeedForwardConfig, d_model: int) -> FeedForward | GatedFeedForward:
+    """Build the feed-forward that a configuration's type selects."""
+    match config:
+        case configs.FeedForward():
+            return FeedForward(config, d_model)
+        case gated_configs.GatedFeedForward():
+            return GatedFeedForward(config, d_model)
+
+
+def build_attention(
+    config: configs.AttentionConfig, d_model: int
+) -> SoftmaxAttention | KernelAttention | GatedLinearAttention:
     """Build the attention that a configuration's type selects."""
     match config:
         case configs.SoftmaxAttention():
             return SoftmaxAttention(config, d_model)
         case configs.KernelAttention():
             return KernelAttention(config, d_model)
+        case gated_configs.GatedLinearAttention():
+            return GatedLinearAttention(config, d_model)

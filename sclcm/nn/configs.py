@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from sclcm.nn.gated_configs import GatedFeedForward, GatedLinearAttention, GeneAndDepthBins, GeneBins
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm._sizes import Flag, Number, Size, Text
+    from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.readouts import HeadConfig
 
 
@@ -177,6 +180,9 @@ class ScaledGene:
     """
 
 
+ValueConfig: TypeAlias = ScalarMLP | ScaledGene | SoftBins | ValueTable | GeneBins | GeneAndDepthBins
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnedPositions:
     """Position encoder: one learned vector for each place in the sentence.
@@ -261,7 +267,7 @@ class KernelAttention:
     padding: Literal["excluded", "counted"] = "excluded"
 
 
-AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention
+AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention | GatedLinearAttention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +289,9 @@ class FeedForward:
     bias: Flag = True
 
 
+FeedForwardConfig: TypeAlias = FeedForward | GatedFeedForward
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A stack of Transformer blocks.
@@ -302,15 +311,21 @@ class BackboneConfig:
         Normalisation after the last block, or `None`.
     dropout
         Share of values dropped in training.
+    residual
+        Scale of what a part is added to, or `None` for one.
+    mask_schedule
+        In which blocks tokens with a hidden value inform others; `None`: in all.
     """
 
     n_blocks: Size
     attention: AttentionConfig
-    feed_forward: FeedForward
+    feed_forward: FeedForwardConfig
     norm: Literal["pre", "post"]
     layer_norm: LayerNorm = field(default_factory=LayerNorm)
     final_norm: LayerNorm | None = None
     dropout: Number = 0.0
+    residual: ScaledResidual | None = None
+    mask_schedule: MaskSchedule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +358,7 @@ class LCMConfig:
 
     d_model: Size
     gene: TableEncoder
-    value: ScalarMLP | ScaledGene | SoftBins | ValueTable | None = None
+    value: ValueConfig | None = None
     position: LearnedPositions | None = None
     segment: ConstantSegment | None = None
     role: RoleTable | None = None

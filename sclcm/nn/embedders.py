@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs
+from sclcm.nn import configs, gated_configs
 from sclcm.nn.layers import Linear, activation, layer_norm
-from sclcm.nn.soft_bins import AddedBins
+from sclcm.nn.soft_bins import AddedBins, GeneAndDepthBins, GeneBins
 
 if TYPE_CHECKING:
     from sclcm.nn.tokens import TokenTensors
@@ -160,6 +160,12 @@ class Embedder(nn.Module):
             x_bld = x_bld + self.segment.weight[0]
         return self._normalize(x_bld, tokens.condition_b)
 
+    def hidden(self, tokens: TokenTensors) -> Tensor | None:
+        """Return the tokens whose value is hidden, shape `(cells, tokens)`, where the value encoder knows such."""
+        if not isinstance(self.value, GeneBins) or tokens.value_bl is None:
+            return None
+        return self.value.hidden(tokens.value_bl, tokens.gene_mask_bl)
+
     def genes(self, token_ids: Tensor) -> Tensor:
         """Return the vectors of genes alone; ids of any shape, vectors with one axis more."""
         vectors = self.gene(token_ids)
@@ -201,9 +207,7 @@ def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.Doma
             return DomainNorm(config, d_model)
 
 
-def _value_encoder(
-    config: configs.ScalarMLP | configs.ScaledGene | configs.SoftBins | configs.ValueTable, d_model: int
-) -> nn.Module:
+def _value_encoder(config: configs.ValueConfig, d_model: int) -> nn.Module:
     """Build the value encoder that a configuration's type selects."""
     match config:
         case configs.ScalarMLP():
@@ -214,3 +218,7 @@ def _value_encoder(
             return AddedBins(config, d_model)
         case configs.ScaledGene():
             return ScaledGene()
+        case gated_configs.GeneBins():
+            return GeneBins(config, d_model)
+        case gated_configs.GeneAndDepthBins():
+            return GeneAndDepthBins(config, d_model)

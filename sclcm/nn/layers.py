@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "leaky_relu": functional.leaky_relu,
+    "leaky_relu_0.2": partial(functional.leaky_relu, negative_slope=0.2),
     "silu": functional.silu,
     "tanh": torch.tanh,
 }

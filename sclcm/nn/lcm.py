@@ -38,7 +38,8 @@ class LCM(nn.Module):
 
     def forward(self, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
-        return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks)
+        hidden_bl = self.embed.hidden(tokens) if self.backbone.n_blind else None
+        return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks, hidden_bl)
 
     def prefill(self, tokens: TokenTensors, *, n_last: int, n_more: int) -> tuple[Tensor, Cache]:
         """Read sentences that are to be continued token by token; the attention must be causal.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
+from sclcm.nn import gated_configs
 from sclcm.nn.layers import linear
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class SoftBins(nn.Module):
             self.direct = float(config.direct)  # type: ignore[arg-type]
         self._marked = tuple(float(value) for value in config.marked)  # type: ignore[arg-type]
         self.marks = nn.Embedding(len(self._marked), d_model) if self._marked else None
+
+    def marked(self, values: Tensor) -> Tensor:
+        """Return which values are marks, a boolean tensor of their shape."""
+        marks = torch.tensor(self._marked, dtype=values.dtype, device=values.device)
+        return (values.unsqueeze(-1) == marks).any(-1)
 
     def weights(self, values: Tensor) -> Tensor:
         """Return how much a number belongs to each bin; any shape in, an axis of bins more out, float32, sums of 1."""
@@ -65,3 +71,32 @@ class AddedBins(nn.Module):
     def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
         """Return token vectors, shape `(cells, tokens, width)`."""
         return gene_bld + self.bins(value_bl)
+
+
+class GeneBins(nn.Module):
+    """Value encoder: the gene's vector plus the mixture of rows for its value; other tokens keep their vector."""
+
+    def __init__(self, config: gated_configs.GeneBins, d_model: int) -> None:
+        super().__init__()
+        self.genes = SoftBins(config.genes, d_model)
+
+    def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
+        """Return token vectors, shape `(cells, tokens, width)`."""
+        return gene_bld + self.genes(value_bl) * gene_mask_bl.unsqueeze(-1)
+
+    def hidden(self, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
+        """Return the tokens whose value is hidden, shape `(cells, tokens)`."""
+        return self.genes.marked(value_bl) & gene_mask_bl
+
+
+class GeneAndDepthBins(GeneBins):
+    """Value encoder: as `GeneBins`, and depth tokens, which are no genes and have a value, by bins of their own."""
+
+    def __init__(self, config: gated_configs.GeneAndDepthBins, d_model: int) -> None:
+        super().__init__(gated_configs.GeneBins(genes=config.genes), d_model)
+        self.depths = SoftBins(config.depths, d_model)
+
+    def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
+        """Return token vectors, shape `(cells, tokens, width)`."""
+        depth_bl1 = (~gene_mask_bl & (value_bl > 0)).unsqueeze(-1)
+        return super().forward(gene_bld, value_bl, gene_mask_bl) + self.depths(value_bl) * depth_bl1

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sclcm.nn import configs
+from sclcm.nn import configs, gated_configs
 from sclcm.nn.embedders import Embedder
-from sclcm.nn.soft_bins import SoftBins
+from sclcm.nn.soft_bins import GeneAndDepthBins, GeneBins, SoftBins
 from sclcm.nn.tokens import TokenTensors
 
 WIDTH = 6
@@ -104,3 +104,33 @@ def test_the_entrance_adds_mixtures_to_genes_and_to_special_tokens():
     )
     wanted = embed.gene.weight[tokens.token_ids_bl] + embed.value.bins(tokens.value_bl)
     torch.testing.assert_close(embed(tokens), wanted)
+
+
+# ---- bins for some tokens only ----
+
+
+MARKED = configs.SoftBins(n_bins=5, slope=0.2, direct=None, bias=False, marked=(-1.0,))
+
+
+def test_only_genes_have_a_value():
+    module = GeneBins(gated_configs.GeneBins(genes=MARKED), WIDTH)
+    gene_mask = torch.tensor([[False, True, True, False]])
+    value = torch.tensor([[3.0, 2.0, -1.0, 0.0]])
+    gene = torch.randn(1, 4, 6)
+    found = module(gene, value, gene_mask) - gene
+    torch.testing.assert_close(found[0, 1], module.genes(torch.tensor(2.0)))
+    torch.testing.assert_close(found[0, 2], module.genes.marks.weight[0])
+    assert not found[0, [0, 3]].any()
+    assert module.hidden(value, gene_mask).tolist() == [[False, False, True, False]]
+    assert not module.hidden(torch.full((1, 4), -1.0), torch.zeros_like(gene_mask)).any()
+
+
+def test_depth_tokens_have_bins_of_their_own_and_tokens_without_a_value_none():
+    module = GeneAndDepthBins(gated_configs.GeneAndDepthBins(genes=MARKED, depths=LEARNED), WIDTH)
+    gene_mask = torch.tensor([[False, True, False, False]])
+    value = torch.tensor([[0.0, 2.0, 0.7, 0.0]])
+    gene = torch.randn(1, 4, 6)
+    found = module(gene, value, gene_mask) - gene
+    torch.testing.assert_close(found[0, 1], module.genes(torch.tensor(2.0)))
+    torch.testing.assert_close(found[0, 2], module.depths(torch.tensor(0.7)))
+    assert not found[0, [0, 3]].any()
