@@ -30,7 +30,7 @@ class TokenBatch:
     values
         Value channels by name, zero at padding, each of shape `(cells, tokens)`, float32.
     scalars
-        Facts of a cell by name, each of shape `(cells,)`.
+        Facts of a cell by name, each with the cells along its first axis.
     """
 
     rows: np.ndarray

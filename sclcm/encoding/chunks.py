@@ -32,6 +32,9 @@ class CellChunk:
         Sum of each row over the wider list of genes that the vocabulary brings, shape `(cells,)`, or `None`.
     obs
         Values of the columns of `obs` that the model reads, each of shape `(cells,)`.
+    typical_total
+        Median over all cells of the data set, those without any left out, of their sums over the model's features;
+        `None` unless a step asks for it.
     """
 
     start: int
@@ -40,6 +43,7 @@ class CellChunk:
     n_genes: np.ndarray
     named_totals: np.ndarray | None = None
     obs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    typical_total: float | None = None
 
     @property
     def n_cells(self) -> int:

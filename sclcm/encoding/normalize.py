@@ -78,6 +78,38 @@ class LogNormalizeNamed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogNormalizeKnown:
+    """log1p of counts per `target_sum`, by the total over the genes that the model knows.
+
+    Parameters
+    ----------
+    target_sum
+        Counts per cell after scaling.
+    """
+
+    target_sum: Number = 1e4
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        return _log_per(float(self.target_sum), data, chunk=chunk, totals=known_totals(chunk))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormalizeToMedian:
+    """log1p of counts scaled to the median total of the data set, by the total over the genes that the model knows.
+
+    A sample's values then depend on the samples beside it, as bulk samples are normalised by some authors.
+    """
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        if chunk.typical_total is None:
+            msg = "The median total of the data set is not known here; use `LogNormalizeKnown` with a `target_sum`."
+            raise ValueError(msg)
+        return _log_per(chunk.typical_total, data, chunk=chunk, totals=known_totals(chunk))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standardize:
     """Subtract a corpus mean and divide by a corpus deviation, gene by gene, then clip.
 
@@ -101,7 +133,14 @@ class Standardize:
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
 
-NormalizeStep = DivideByFactor | LogNormalize | LogNormalizeNamed | Standardize
+NormalizeStep = (
+    DivideByFactor | LogNormalize | LogNormalizeNamed | LogNormalizeKnown | LogNormalizeToMedian | Standardize
+)
+
+
+def known_totals(chunk: CellChunk) -> np.ndarray:
+    """Return the sum of each cell over the model's features, shape `(cells,)`, float64."""
+    return np.asarray(chunk.counts.sum(axis=1, dtype=np.float64)).ravel()
 
 
 def _log_per(target_sum: float, data: np.ndarray, *, chunk: CellChunk, totals: np.ndarray) -> np.ndarray:

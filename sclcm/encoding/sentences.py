@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sclcm._sizes import Number, Size, as_int
+from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
 from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
 from sclcm.encoding.select import InOrder, SelectStep
@@ -47,6 +48,8 @@ class Encoding:
         Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
     total_key
         Column of `obs` with the library size, which the authors' input contract names.
+    depth
+        Special tokens after all others whose values are made of the total of the cell, or `None`.
     """
 
     normalize: tuple[NormalizeStep, ...] = ()
@@ -57,11 +60,14 @@ class Encoding:
     suffix: tuple[str, ...] = ()
     max_tokens: Size | None
     total_key: str | None = None
+    depth: DepthTokens | None = None
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """Columns of `obs` that the steps read, where they exist."""
         keys = [self.total_key, *(step.total_key for step in self.normalize if isinstance(step, LogNormalize))]
+        if self.depth is not None and isinstance(self.depth.total, StoredTotal):
+            keys.append(self.depth.total.column)
         return tuple(dict.fromkeys(key for key in keys if key is not None))
 
 
@@ -83,7 +89,7 @@ class CellSentences:
     values
         Value channels by name, each of shape `(tokens,)`, float32.
     scalars
-        Facts of a cell by name, each of shape `(cells,)`.
+        Facts of a cell by name, each with the cells along its first axis.
     """
 
     token_ids: np.ndarray
@@ -141,7 +147,8 @@ def encode(
     prefix = special_ids(encoding.prefix, vocabulary)
     suffix = special_ids(encoding.suffix, vocabulary)
     if limit is None:
-        limit = _room(encoding, len(prefix) + len(suffix))
+        n_depth = 0 if encoding.depth is None else len(encoding.depth.tokens)
+        limit = _room(encoding, len(prefix) + len(suffix) + n_depth)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
@@ -159,7 +166,7 @@ def encode(
         features = _scatter(features, place, len(frame), fill=SPECIAL)
         fill = float(encoding.special_value)  # type: ignore[arg-type]
         channels = {name: _scatter(channel, place, len(frame), fill=fill) for name, channel in channels.items()}
-    return CellSentences(
+    sentences = CellSentences(
         token_ids=token_ids,
         features=features,
         indptr=np.concatenate([[0], np.cumsum(lengths + len(prefix) + len(suffix))]),
@@ -167,6 +174,9 @@ def encode(
         values=channels,
         scalars={"total": library_sizes(chunk, encoding.total_key)},
     )
+    if encoding.depth is None:
+        return sentences
+    return add_depth_tokens(sentences, encoding.depth, data=data, chunk=chunk, vocabulary=vocabulary)
 
 
 def _take(

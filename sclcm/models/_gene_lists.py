@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sclcm.zoo._vocabularies import SynonymTable, TokenLists, WiderGenes
+    from sclcm.zoo._vocabularies import GeneList, SynonymTable, TokenLists, WiderGenes
 
 _MAX_BYTES = 64 << 20
 
@@ -46,6 +46,31 @@ def read_token_lists(source: TokenLists, release: Files) -> GeneVocabulary:
         token_to_id, specials=[name for name in tokens if name not in among], ids=source.ids, species=source.species
     )
     return GeneVocabulary.from_json({**vocabulary.to_json(), "universe": _wider(source, release).to_json()})
+
+
+def read_gene_list(source: GeneList, release: Files) -> GeneVocabulary:
+    """Read a vocabulary whose genes are a table in order of their ids, and whose special tokens are known."""
+    header, *rows = _table(release.file(source.files), delimiter=source.delimiter)
+    asked = [source.column] + ([] if source.number is None else [source.number])
+    if missing := [name for name in asked if name not in header]:
+        _refuse(missing[0], f"is none of the columns, which are {header!r}; it")
+    if short := [i for i, row in enumerate(rows) if len(row) != len(header)]:
+        _refuse(source.column, f"cannot be read in row {short[0]}, which has {len(rows[short[0]])} columns; it")
+    genes = [row[header.index(source.column)] for row in rows]
+    if source.number is not None:
+        numbers = [row[header.index(source.number)] for row in rows]
+        if wrong := [i for i, number in enumerate(numbers) if number != str(i)]:
+            _refuse(source.number, f"numbers the gene {genes[wrong[0]]!r} {numbers[wrong[0]]}, in row {wrong[0]}")
+    tokens = (*source.before, *genes, *source.after)
+    if len(set(tokens)) < len(tokens) or "" in genes:
+        _refuse(source.column, "names a gene twice, or one like a special token, or none in some row")
+    return GeneVocabulary.from_mapping(
+        {name: i for i, name in enumerate(tokens)},
+        specials=source.specials,
+        ids=source.ids,
+        species=source.species,
+        merge=source.merge,
+    )
 
 
 def names_in(content: Mapping[str, Any], key: str, *, kinds: tuple[type, ...] = (list, tuple, set)) -> list[str]:

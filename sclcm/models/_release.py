@@ -12,7 +12,7 @@ import numpy as np
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._gene_lists import names_in, read_token_lists
+from sclcm.models._gene_lists import names_in, read_gene_list, read_token_lists
 from sclcm.models._prototypes import Prototypes
 from sclcm.zoo._spec import (
     ArraySource,
@@ -25,7 +25,7 @@ from sclcm.zoo._spec import (
     StoredArray,
     VocabularySource,
 )
-from sclcm.zoo._vocabularies import TokenLists
+from sclcm.zoo._vocabularies import GeneList, TokenLists
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,10 +102,12 @@ def read_labels(declared: GeneratedLabels, release: Release) -> GeneratedLabels:
     return dataclasses.replace(declared, names=tuple(sorted(names)))
 
 
-def read_vocabulary(source: VocabularySource | TokenLists, release: Release) -> GeneVocabulary:
-    """Return the vocabulary, from a dictionary of tokens or from lists."""
+def read_vocabulary(source: VocabularySource | TokenLists | GeneList, release: Release) -> GeneVocabulary:
+    """Return the vocabulary, from a dictionary of tokens, from lists or from a table of genes."""
     if isinstance(source, TokenLists):
         return read_token_lists(source, release)
+    if isinstance(source, GeneList):
+        return read_gene_list(source, release)
     tokens = release.dictionary(source.files)
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."

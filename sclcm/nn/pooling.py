@@ -33,6 +33,24 @@ def mean_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:
     return (x_bld.float() * weight_bl1).sum(1) / weight_bl1.sum(1).clamp(min=1)
 
 
+def max_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:
+    """Take the largest entry of each channel over tokens.
+
+    Parameters
+    ----------
+    x_bld
+        Token vectors, shape `(cells, tokens, width)`.
+    mask_bl
+        Which tokens count, shape `(cells, tokens)`.
+
+    Returns
+    -------
+    Cell vectors, shape `(cells, width)`, float32; NaN for a cell without tokens that count.
+    """
+    largest_bd = x_bld.float().masked_fill(~mask_bl.unsqueeze(-1), float("-inf")).amax(1)
+    return largest_bd.masked_fill(~mask_bl.any(1, keepdim=True), float("nan"))
+
+
 def value_weighted_mean(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tensor:
     """Average token vectors weighted by value, over the sum of absolute values; shape `(cells, width)`, float32."""
     weight_bl1 = (value_bl.float() * mask_bl).unsqueeze(-1)
@@ -68,8 +86,10 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
         case readouts.FromEnd(places=places):
             place_b1 = (tokens.lengths() - 1 - places).clamp(min=0).unsqueeze(1)
             return gather_places(x_bld, place_b1)[:, 0].float()
-        case readouts.TokenMean():
-            return mean_pool(x_bld, _real(tokens))
+        case readouts.TokenMean(before_last=n_last):
+            return mean_pool(x_bld, _real(tokens, n_last))
+        case readouts.TokenMax(before_last=n_last):
+            return max_pool(x_bld, _real(tokens, n_last))
         case readouts.ValueWeightedSum():
             return value_weighted_sum(x_bld, _values(tokens), _real(tokens))
         case readouts.ValueWeightedMean():
@@ -78,8 +98,13 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
             return torch.cat([pool(part, x_bld, tokens) for part in parts], dim=-1)
 
 
-def _real(tokens: TokenTensors) -> Tensor:
-    return torch.ones_like(tokens.gene_mask_bl) if tokens.mask_bl is None else tokens.mask_bl
+def _real(tokens: TokenTensors, n_last: int = 0) -> Tensor:
+    """Return which tokens are real, but for so many at the end of each sentence."""
+    real_bl = torch.ones_like(tokens.gene_mask_bl) if tokens.mask_bl is None else tokens.mask_bl
+    if not n_last:
+        return real_bl
+    place_l = torch.arange(real_bl.shape[1], device=real_bl.device)
+    return real_bl & (place_l < tokens.lengths().unsqueeze(1) - n_last)
 
 
 def _values(tokens: TokenTensors) -> Tensor:

@@ -152,7 +152,28 @@ class FirstToken:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMean:
-    """Average of all tokens of a sentence, special tokens included."""
+    """Average of all tokens of a sentence, special tokens included.
+
+    Parameters
+    ----------
+    before_last
+        How many tokens at the end do not count.
+    """
+
+    before_last: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMax:
+    """Largest entry of each channel over all tokens of a sentence, special tokens included; NaN where none counts.
+
+    Parameters
+    ----------
+    before_last
+        How many tokens at the end do not count.
+    """
+
+    before_last: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +209,11 @@ class Concatenated:
         The poolings, in order.
     """
 
-    parts: tuple[MeanPooling | FirstToken | ValueWeightedMean, ...]
+    parts: tuple[MeanPooling | FirstToken | FromEnd | TokenMean | TokenMax | ValueWeightedMean, ...]
 
 
 Pooling: TypeAlias = (
-    MeanPooling | FirstToken | FromEnd | TokenMean | ValueWeightedSum | ValueWeightedMean | Concatenated
+    MeanPooling | FirstToken | FromEnd | TokenMean | TokenMax | ValueWeightedSum | ValueWeightedMean | Concatenated
 )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
-    from sclcm.zoo._vocabularies import TokenLists
+    from sclcm.zoo._vocabularies import GeneList, TokenLists
 
 
 Needs: TypeAlias = Literal["counts", "expression"]
@@ -339,7 +339,7 @@ class ModelSpec:
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | TokenLists
+    vocabulary: VocabularySource | TokenLists | GeneList
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap

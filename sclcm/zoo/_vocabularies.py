@@ -89,3 +89,52 @@ class TokenLists:
     wider: WiderGenes
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneList:
+    """A table of genes in the order of their token ids, in which special tokens have no row.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference: a table with a header.
+    delimiter
+        What separates its columns.
+    column
+        Column with the names of the genes.
+    ids
+        What the genes are named by.
+    pad
+    mask
+        Which of the special tokens pad a batch and hide a token.
+    before
+    after
+        Special tokens whose ids come before and after those of the genes.
+    number
+        Column that numbers the genes from zero, or `None`; it must do so.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    merge
+        What becomes of several columns of one gene.
+    """
+
+    files: tuple[str, ...]
+    delimiter: Literal["\t", ","]
+    column: str
+    ids: Literal["ensembl", "symbol"]
+    pad: str
+    mask: str | None = None
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    number: str | None = None
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)
+    merge: Merge = "sum"
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """All special tokens."""
+        return self.before + self.after

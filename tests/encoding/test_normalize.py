@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
 from sclcm.encoding.chunks import CellChunk
-from sclcm.encoding.normalize import DivideByFactor, LogNormalize, Standardize, library_sizes, normalize
+from sclcm.encoding.normalize import (
+    DivideByFactor,
+    LogNormalize,
+    LogNormalizeKnown,
+    LogNormalizeToMedian,
+    Standardize,
+    library_sizes,
+    normalize,
+)
 
 COUNTS = np.array([[4, 0, 1], [0, 0, 0], [0, 2, 6]], dtype=np.float32)
 
@@ -90,3 +100,18 @@ def test_steps_apply_in_order_and_leave_the_counts_alone():
     assert normalize(steps, chunk, arrays).tolist() == [1.5, 0.5, 1.0, 1.5]
     assert chunk.counts.data.tolist() == [4, 1, 2, 6]
     assert normalize((), chunk, arrays).tolist() == [4, 1, 2, 6]
+
+
+def test_log_normalization_by_known_genes_does_not_read_the_full_row():
+    chunk = make_chunk(totals=[10, 0, 16])
+    values = LogNormalizeKnown(target_sum=100.0).apply(chunk.counts.data, chunk, {})
+    assert values == pytest.approx(np.log1p([80, 20, 25, 75]), rel=1e-7)
+
+
+def test_log_normalization_to_the_median_needs_it():
+    chunk = make_chunk(totals=[10, 0, 16])
+    with pytest.raises(ValueError, match="median total of the data set is not known"):
+        LogNormalizeToMedian().apply(chunk.counts.data, chunk, {})
+    known = dataclasses.replace(chunk, typical_total=6.5)
+    values = LogNormalizeToMedian().apply(chunk.counts.data, known, {})
+    assert values == pytest.approx(np.log1p([5.2, 1.3, 1.625, 4.875]), rel=1e-6)

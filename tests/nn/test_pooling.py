@@ -68,3 +68,25 @@ def test_sum_by_value_counts_special_tokens_and_leaves_out_padding():
     mask = torch.tensor([[True, True, False], [True, True, True]])
     found = pool(readouts.ValueWeightedSum(), X, tokens(GENES, VALUES, mask))
     torch.testing.assert_close(found, torch.tensor([[3.5, 6.0], [69.0, 50.0]]))
+
+
+def test_largest_entries_of_real_tokens():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert pool(readouts.TokenMax(), X, tokens(GENES, mask=mask)).tolist() == [[3.0, 4.0], [9.0, 8.0]]
+    assert pool(readouts.TokenMax(), X, tokens(GENES)).tolist() == [[100.0, 100.0], [9.0, 8.0]]
+
+
+def test_tokens_at_the_end_of_each_sentence_may_be_left_out():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    given = tokens(GENES, mask=mask)
+    assert pool(readouts.TokenMax(before_last=1), X, given).tolist() == [[1.0, 2.0], [7.0, 8.0]]
+    assert pool(readouts.TokenMean(before_last=1), X, given).tolist() == [[1.0, 2.0], [6.0, 7.0]]
+    ends = readouts.Concatenated(parts=(readouts.FromEnd(), readouts.FromEnd(places=1)))
+    assert pool(ends, X, given).tolist() == [[3.0, 4.0, 1.0, 2.0], [9.0, 0.0, 7.0, 8.0]]
+
+
+def test_largest_of_no_token_is_no_number():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    found = pool(readouts.TokenMax(before_last=2), X, tokens(GENES, mask=mask))
+    assert found[0].isnan().all()
+    assert found[1].tolist() == [5.0, 6.0]
