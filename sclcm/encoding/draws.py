@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 Draws = Mapping[str, np.ndarray]
-"""Numbers that take the place of our own, by the name of the step: one for each value, shape `(values,)`."""
+"""Numbers that take the place of our own, by the name of the step: one for each value, shape `(values,)`; or, for steps
+that draw as often as they like, a row for each cell, shape `(cells, numbers)`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +41,12 @@ class CellRandom:
         if step in self.draws:
             return self.draws[step][start:stop]
         return np.random.Generator(np.random.Philox(key=self._key(step, cell))).random(stop - start)
+
+    def numbers(self, step: str, cell: int, *, n: int) -> np.ndarray:
+        """Return so many numbers of [0, 1) of a cell, shape `(n,)`."""
+        if step in self.draws:
+            return self.draws[step][cell, :n]
+        return np.random.Generator(np.random.Philox(key=self._key(step, cell))).random(n)
 
     def _key(self, step: str, cell: int) -> int:
         if cell not in self._digests:  # steps share it: reading the counts is most of the work

@@ -110,6 +110,15 @@ class LogNormalizeToMedian:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogCounts:
+    """log1p of the counts themselves, not scaled."""
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        return np.log1p(data)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standardize:
     """Subtract a corpus mean and divide by a corpus deviation, gene by gene, then clip.
 
@@ -134,7 +143,13 @@ class Standardize:
 
 
 NormalizeStep = (
-    DivideByFactor | LogNormalize | LogNormalizeNamed | LogNormalizeKnown | LogNormalizeToMedian | Standardize
+    DivideByFactor
+    | LogNormalize
+    | LogNormalizeNamed
+    | LogNormalizeKnown
+    | LogNormalizeToMedian
+    | LogCounts
+    | Standardize
 )
 
 

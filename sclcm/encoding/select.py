@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sclcm.encoding.groups import SampledGroups
+
 if TYPE_CHECKING:
     from sclcm.encoding.draws import CellRandom
 
@@ -68,7 +70,7 @@ class Reversed:
         return [np.arange(start, stop)[::-1][:limit] for start, stop in itertools.pairwise(indptr.tolist())]
 
 
-SelectStep = ByRank | LargestMagnitude | InOrder | Reversed
+SelectStep = ByRank | LargestMagnitude | InOrder | Reversed | SampledGroups
 
 
 def descending_keys(values: np.ndarray) -> np.ndarray:

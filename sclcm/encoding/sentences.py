@@ -10,8 +10,9 @@ import numpy as np
 from sclcm._sizes import Number, Size, as_int
 from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
+from sclcm.encoding.groups import SampledGroups
 from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
-from sclcm.encoding.select import InOrder, SelectStep
+from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, SelectStep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,8 +138,8 @@ def encode(
     random_state
         Seed of the random steps, which are keyed by the counts of each cell besides.
     draws
-        Uniform numbers that random steps take instead of their own, by the name of the step (`"bins"`, `"sample"`),
-        one for each stored count.
+        Uniform numbers that random steps take instead of their own, by the name of the step: `"bins"` and `"sample"`,
+        one for each stored count; where a sample is grouped, `"sample"` and `"groups"`, a row for each cell.
 
     Returns
     -------
@@ -152,19 +153,29 @@ def encode(
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
-    taken = _take(encoding.select, data, indptr, limit=limit, random=random)
+    if isinstance(encoding.select, SampledGroups):
+        taken = _take_groups(encoding.select, chunk, data, vocabulary=vocabulary, arrays=arrays, random=random)
+        _check_room(taken, limit, chunk)
+    else:
+        taken = _take(encoding.select, data, indptr, limit=limit, random=random)
     lengths = np.array([len(row) for row in taken], dtype=np.int64)
     order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
-    features = chunk.counts.indices[order]
+    inner = order < 0  # special tokens among the genes, of which only grouped samples have some
+    stored = np.where(inner, 0, order) if isinstance(encoding.select, SampledGroups) else order
+    features = chunk.counts.indices[stored]
     token_ids = vocabulary.token_ids[features]
     channels = {}
+    fill = float(encoding.special_value)  # type: ignore[arg-type]
     if encoding.value is not None:
-        channels["value"] = encoding.value.apply(data, indptr, random)[order]
+        channels["value"] = encoding.value.apply(data, indptr, random)[stored]
+    if isinstance(encoding.select, SampledGroups):
+        features[inner], token_ids[inner] = SPECIAL, -1 - order[inner]
+        for channel in channels.values():
+            channel[inner] = fill
     if len(prefix) + len(suffix):
         frame, place = _frame(lengths, prefix, suffix), _gene_places(lengths, len(prefix), len(suffix))
         frame[place], token_ids = token_ids, frame
         features = _scatter(features, place, len(frame), fill=SPECIAL)
-        fill = float(encoding.special_value)  # type: ignore[arg-type]
         channels = {name: _scatter(channel, place, len(frame), fill=fill) for name, channel in channels.items()}
     sentences = CellSentences(
         token_ids=token_ids,
@@ -179,8 +190,46 @@ def encode(
     return add_depth_tokens(sentences, encoding.depth, data=data, chunk=chunk, vocabulary=vocabulary)
 
 
+def _take_groups(
+    select: SampledGroups,
+    chunk: CellChunk,
+    data: np.ndarray,
+    *,
+    vocabulary: GeneVocabulary,
+    arrays: Arrays,
+    random: CellRandom,
+) -> list[np.ndarray]:
+    """Return, for each cell, the positions of a grouped sample among the stored values, and special tokens between."""
+    return select.sample(
+        data,
+        vocabulary.token_ids[chunk.counts.indices],
+        chunk.counts.indptr,
+        arrays=arrays,
+        close=vocabulary.specials[select.close],
+        random=random,
+    )
+
+
+def _check_room(taken: list[np.ndarray], limit: int, chunk: CellChunk) -> None:
+    """A grouped sample is not cut: that would lose the groups at its end."""
+    lengths = [len(row) for row in taken]
+    if max(lengths, default=0) > limit:
+        cell = int(np.argmax(lengths))
+        msg = (
+            f"The sentence of cell {chunk.start + cell} would have {lengths[cell]:,} tokens between its first and its "
+            f"last, and the model takes {limit:,}: its genes lie in many groups, each with two tokens of its own. Draw "
+            "fewer genes of each cell."
+        )
+        raise ValueError(msg)
+
+
 def _take(
-    select: SelectStep, data: np.ndarray, indptr: np.ndarray, *, limit: int, random: CellRandom
+    select: ByRank | LargestMagnitude | InOrder | Reversed,
+    data: np.ndarray,
+    indptr: np.ndarray,
+    *,
+    limit: int,
+    random: CellRandom,
 ) -> list[np.ndarray]:
     """Return, for each cell, the positions of its tokens among the stored values."""
     if isinstance(select, InOrder):

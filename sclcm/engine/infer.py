@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from sclcm._sizes import as_int
 from sclcm.nn.pooling import pool
 from sclcm.nn.tokens import TokenTensors
 
@@ -146,7 +147,7 @@ def token_budget(lcm: LCM, device: torch.device) -> int:
     if device.type != "cuda":
         return CPU_TOKENS
     free, _ = torch.cuda.mem_get_info(device)
-    width = lcm.embed.gene.embedding_dim
+    width = as_int(lcm.config.d_model)
     return int(min(DEVICE_TOKENS, max(4_096, free // 4 // (64 * width))))
 
 

@@ -9,14 +9,26 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import normalize, select, sentences, values
-from sclcm.nn import configs, gated_configs, readouts
+from sclcm.encoding import groups, normalize, select, sentences, values
+from sclcm.nn import configs, fixed_configs, gated_configs, readouts
 from sclcm.zoo import _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MODULES = (_sizes, configs, gated_configs, readouts, normalize, select, sentences, values, _spec)
+_MODULES = (
+    _sizes,
+    configs,
+    fixed_configs,
+    gated_configs,
+    readouts,
+    groups,
+    normalize,
+    select,
+    sentences,
+    values,
+    _spec,
+)
 _ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels)
 
 

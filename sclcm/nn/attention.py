@@ -32,7 +32,11 @@ class SoftmaxAttention(nn.Module):
             msg = f"{self.n_heads} heads do not divide a width of {d_model}."
             raise ValueError(msg)
         self.causal = config.causal
+        if config.causal and config.padding_bias is not None:
+            msg = "Causal attention does not see padding at the right; leave out `padding_bias`."
+            raise ValueError(msg)
         self.projects_targets = config.projects_targets
+        self.padding_bias = None if config.padding_bias is None else float(config.padding_bias)  # type: ignore[arg-type]
         self.qkv = Linear(d_model, 3 * d_model, bias=bool(config.bias))
         self.out = Linear(d_model, d_model, bias=bool(config.bias))
 
@@ -51,7 +55,11 @@ class SoftmaxAttention(nn.Module):
         Shape `(cells, tokens, width)`.
         """
         q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
-        mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
+        if self.padding_bias is None or mask_bl is None:
+            mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
+        else:
+            bias_b11l = padding_scores(mask_bl, self.padding_bias).to(q_bhlk.dtype)
+            mixed_bhlk = functional.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, attn_mask=bias_b11l)
         return self.out(mixed_bhlk.transpose(1, 2).flatten(2))
 
     def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -140,6 +148,8 @@ class SoftmaxAttention(nn.Module):
     def weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the attention weights themselves, shape `(cells, heads, queries, keys)`; rows sum to one."""
         scores = self.scores(x_bld) * (x_bld.shape[-1] // self.n_heads) ** -0.5
+        if self.padding_bias is not None and mask_bl is not None:
+            return torch.softmax(scores + padding_scores(mask_bl, self.padding_bias), dim=-1)
         allowed = allowed_keys(mask_bl, x_bld.shape[1], causal=self.causal, device=x_bld.device)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, float("-inf"))
@@ -154,6 +164,11 @@ class SoftmaxAttention(nn.Module):
 def gather_places(x_bld: Tensor, place_bm: Tensor) -> Tensor:
     """Return the token vectors at some places of each cell, shape `(cells, places, width)`."""
     return x_bld.gather(1, place_bm.unsqueeze(-1).expand(-1, -1, x_bld.shape[-1]))
+
+
+def padding_scores(mask_bl: Tensor, bias: float) -> Tensor:
+    """Return what is added to scores for being padding, shape `(cells, 1, 1, tokens)`, float32."""
+    return (~mask_bl).float()[:, None, None, :] * bias
 
 
 def allowed_keys(mask_bl: Tensor | None, length: int, *, causal: bool, device: torch.device) -> Tensor | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm._sizes import Flag, Number, Size, Text
+    from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.readouts import HeadConfig
 
@@ -223,12 +224,16 @@ class SoftmaxAttention:
         Whether its linear layers add a bias.
     projects_targets
         Whether the output projection applies to tokens that are to be generated, too.
+    padding_bias
+        Added to the scores of padding, which is then attended to: a cell's vectors depend on how far its batch is
+        padded. `None` hides padding.
     """
 
     n_heads: Size
     causal: bool = False
     bias: Flag = True
     projects_targets: bool = True
+    padding_bias: Number | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,9 +362,9 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder
+    gene: TableEncoder | ProjectedVectors
     value: ValueConfig | None = None
-    position: LearnedPositions | None = None
+    position: LearnedPositions | FixedPositions | None = None
     segment: ConstantSegment | None = None
     role: RoleTable | None = None
     condition: ConditionTable | None = None

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs, gated_configs
+from sclcm.nn import configs, fixed_configs, gated_configs
+from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
 from sclcm.nn.layers import Linear, activation, layer_norm
 from sclcm.nn.soft_bins import AddedBins, GeneAndDepthBins, GeneBins
 
@@ -134,10 +135,9 @@ class Embedder(nn.Module):
     def __init__(self, config: configs.LCMConfig) -> None:
         super().__init__()
         width = as_int(config.d_model)
-        self.gene = nn.Embedding(as_int(config.gene.n_tokens), width)
-        self.gene_norm = None if config.gene.norm is None else layer_norm(config.gene.norm, width)
+        self.gene, self.gene_norm = _gene_encoder(config.gene, width)
         self.value = None if config.value is None else _value_encoder(config.value, width)
-        self.position = None if config.position is None else nn.Embedding(as_int(config.position.n_positions), width)
+        self.position = None if config.position is None else _position_encoder(config.position, width)
         self.segment = None if config.segment is None else nn.Embedding(as_int(config.segment.n_segments), width)
         self.role = None if config.role is None else nn.Embedding(as_int(config.role.n_roles), width)
         self.condition = None
@@ -194,6 +194,30 @@ def require_condition(condition_b: Tensor | None) -> Tensor:
         msg = "This model needs to know the batch of each cell; name the column of `.obs` as `batch_key`."
         raise ValueError(msg)
     return condition_b
+
+
+def _gene_encoder(
+    config: configs.TableEncoder | fixed_configs.ProjectedVectors, d_model: int
+) -> tuple[nn.Embedding | FixedTable, nn.Module | None]:
+    """Build the table that a configuration's type selects, and what its rows go through."""
+    n_tokens = as_int(config.n_tokens)
+    match config:
+        case configs.TableEncoder():
+            norm = None if config.norm is None else layer_norm(config.norm, d_model)
+            return nn.Embedding(n_tokens, d_model), norm
+        case fixed_configs.ProjectedVectors():
+            return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
+
+
+def _position_encoder(
+    config: configs.LearnedPositions | fixed_configs.FixedPositions, d_model: int
+) -> nn.Embedding | FixedTable:
+    """Build the table of places that a configuration's type selects."""
+    match config:
+        case configs.LearnedPositions():
+            return nn.Embedding(as_int(config.n_positions), d_model)
+        case fixed_configs.FixedPositions():
+            return FixedTable(as_int(config.n_positions), d_model)
 
 
 def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.DomainNorm, d_model: int) -> nn.Module:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn import readouts
+from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sclcm.nn.fixed_vectors import FixedTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,24 @@ class HeadInput:
         Vectors of the tokens' genes, as the gene encoder gives them, shape `(cells, tokens, width)`.
     condition_bd
         Vectors of the cells' conditions, shape `(cells, width)`, or `None`.
+    table
+        The table of the gene encoder, and the rows of the tokens in it, shape `(cells, tokens)`, for heads that read
+        vectors as they are stored; or `None`.
     """
 
     x_bld: Tensor
     cell_bd: Tensor
     gene_bld: Tensor
     condition_bd: Tensor | None = None
+    table: tuple[nn.Module, Tensor] | None = None
+
+    def stored(self) -> Tensor:
+        """Return the stored vectors of the tokens' genes, shape `(cells, tokens, d_vector)`."""
+        if self.table is None:
+            msg = "This head reads the vectors of genes as they are stored, and was given none."
+            raise ValueError(msg)
+        table, rows_bl = self.table
+        return table(rows_bl)
 
     def tokens(self) -> Tensor:
         """Return token vectors, the condition's vector beside each."""
@@ -52,7 +67,7 @@ class HeadInput:
 class TiedTokenHead(nn.Module):
     """Scores for every token of the vocabulary, by the gene table itself."""
 
-    def __init__(self, config: readouts.TiedTokenHead, d_model: int, table: nn.Embedding) -> None:
+    def __init__(self, config: readouts.TiedTokenHead, d_model: int, table: nn.Embedding | FixedTable) -> None:
         super().__init__()
         self.dense = Linear(d_model, d_model)
         self.norm = layer_norm(config.layer_norm, d_model)
@@ -170,13 +185,17 @@ def read(head: nn.Module, given: HeadInput) -> Tensor:
             return head(given.cell_bd)
         case CellGeneHead() | SharedCellGeneHead():
             return head(given.gene_bld, given.cells())
+        case CellVectorHead():
+            return head(given.stored(), given.cell_bd)
         case ValueHead():
             return head(given.tokens())
         case _:
             return head(given.x_bld)
 
 
-def build_heads(heads: Mapping[str, readouts.HeadConfig], d_model: int, table: nn.Embedding) -> nn.ModuleDict:
+def build_heads(
+    heads: Mapping[str, readouts.HeadConfig], d_model: int, table: nn.Embedding | FixedTable
+) -> nn.ModuleDict:
     """Build the heads of a model; one may share parameters with the table, or with a head before it."""
     built: dict[str, nn.Module] = {}
     for name, config in heads.items():
@@ -187,7 +206,7 @@ def build_heads(heads: Mapping[str, readouts.HeadConfig], d_model: int, table: n
     return nn.ModuleDict(built)
 
 
-def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding) -> nn.Module:  # noqa: PLR0911
+def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | FixedTable) -> nn.Module:  # noqa: PLR0911
     """Build the head that a configuration's type selects."""
     match config:
         case readouts.TiedTokenHead():
@@ -204,3 +223,7 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding) -
             return CellGeneHead(config, d_model)
         case readouts.CellClassHead():
             return CellClassHead(config, d_model)
+        case readouts.LayeredHead():
+            return LayeredHead(config)
+        case readouts.CellVectorHead():
+            return CellVectorHead(config)

@@ -131,6 +131,7 @@ class LCM(nn.Module):
             cell_bd=cell_bd.to(x_bld.dtype),
             gene_bld=self.embed.genes(tokens.token_ids_bl),
             condition_bd=condition_bd,
+            table=(self.embed.gene, tokens.token_ids_bl),
         )
         return read(self.heads[head], given)
 

@@ -135,8 +135,66 @@ class CellClassHead:
     layer_norm: LayerNorm = field(default_factory=LayerNorm)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayeredHead:
+    """A projection of cells or tokens: blocks of linear layer, norm and non-linearity, then a linear layer.
+
+    Parameters
+    ----------
+    d_in
+        Width of the input.
+    d_hidden
+        Width of each block.
+    d_out
+        Width of the output.
+    activation
+        Name of the non-linearity.
+    layer_norm
+        The normalisation in the blocks.
+    """
+
+    d_in: Size
+    d_hidden: tuple[Size, ...]
+    d_out: Size
+    activation: Text = "gelu"
+    layer_norm: LayerNorm = field(default_factory=LayerNorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellVectorHead:
+    """Value head of a cell and a gene: the cell's vector beside the gene's fixed vector, projected, through layers.
+
+    Parameters
+    ----------
+    d_vector
+        Width of the fixed vectors, which are scaled to length one.
+    d_gene
+        Width they are projected to.
+    layers
+        What reads the two side by side; its output is one number.
+    activation
+        Name of the non-linearity of the projection.
+    layer_norm
+        The normalisation after it.
+    """
+
+    d_vector: Size
+    d_gene: Size
+    layers: LayeredHead
+    activation: Text = "gelu"
+    layer_norm: LayerNorm = field(default_factory=LayerNorm)
+
+
 HeadConfig: TypeAlias = (
-    TiedTokenHead | PooledClassHead | TokenClassHead | LinearHead | ValueHead | CellGeneHead | CellClassHead
+    TiedTokenHead
+    | PooledClassHead
+    | TokenClassHead
+    | LinearHead
+    | ValueHead
+    | CellGeneHead
+    | CellClassHead
+    | LayeredHead
+    | CellVectorHead
 )
 
 

@@ -1,0 +1,48 @@
+"""Frozen configurations of encoders whose vectors come with a model and are never trained. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sclcm._sizes import Size, Text
+    from sclcm.nn.configs import LayerNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedVectors:
+    """Gene encoder: a fixed vector for each token, such as one of its protein, led to the width of the model.
+
+    The vector is scaled to length one, then goes through a linear layer, a non-linearity and a norm, and is multiplied
+    by the square root of the width.
+
+    Parameters
+    ----------
+    n_tokens
+        Rows of the table, special tokens included.
+    d_vector
+        Width of the fixed vectors.
+    norm
+        Normalisation after the non-linearity.
+    activation
+        Name of the non-linearity.
+    """
+
+    n_tokens: Size
+    d_vector: Size
+    norm: LayerNorm
+    activation: Text = "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPositions:
+    """Position encoder: one vector for each place in the sentence, which comes with the weights and is not trained.
+
+    Parameters
+    ----------
+    n_positions
+        Longest sentence.
+    """
+
+    n_positions: Size
