@@ -37,7 +37,8 @@ ROWS = (
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
 
 ZOO_READS = (
-    *("sclcm.nn.configs", "sclcm.nn.gated_configs", "sclcm.nn.readouts", "sclcm.checkpoints.keymap"),
+    *("sclcm.nn.configs", "sclcm.nn.gated_configs", "sclcm.nn.readouts"),
+    *("sclcm.checkpoints.keymap", "sclcm.checkpoints.keyrules"),
     *("sclcm.encoding", "sclcm.genes", "sclcm.zoo"),
 )
 ANNDATA_UNITS = {"data", "models", "pp", "tl", "pl", "get", "datasets", "cli"}

@@ -253,6 +253,25 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class DropUnder:
+    """Tensors whose names begin so, such as what an optimiser remembers of each; not written back.
+
+    Such rules stand first, so that the tensors count as none of the release.
+    """
+
+    prefix: str
+    optional: bool = True
+
+    def forward(self, state: State) -> State:
+        for name in [name for name in state if name.startswith(self.prefix)]:
+            del state[name]
+        return {}
+
+    def backward(self, state: State) -> State:
+        return {}
+
+
+@dataclass(frozen=True)
 class Keep:
     """Names that are ours already."""
 
@@ -276,9 +295,9 @@ class KeyMap:
         return KeyMap(*self.rules, *other.rules)
 
     def bare(self, upstream: Mapping[str, Tensor]) -> State:
-        """Return upstream tensors without the prefixes that the first rules strip."""
+        """Return upstream tensors without the prefixes that the first rules strip, and without what they drop."""
         state = dict(upstream)
-        for rule in itertools.takewhile(lambda rule: isinstance(rule, StripPrefix), self.rules):
+        for rule in itertools.takewhile(lambda rule: isinstance(rule, StripPrefix | DropUnder | Drop), self.rules):
             rule.forward(state)
         return state
 

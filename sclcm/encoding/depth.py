@@ -56,6 +56,23 @@ class Log10Total:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Log1pTotal:
+    """Natural logarithm of one plus the cell's total in units of so many counts.
+
+    Parameters
+    ----------
+    per
+        Counts of a unit.
+    """
+
+    per: Number
+
+    def apply(self, total: np.ndarray) -> np.ndarray:
+        """Return the value of each cell, shape `(cells,)`, float64."""
+        return np.log1p(total / float(self.per))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlainTotal:
     """The cell's total itself."""
 
@@ -64,7 +81,7 @@ class PlainTotal:
         return total
 
 
-DepthValue: TypeAlias = FixedDepth | Log10Total | PlainTotal
+DepthValue: TypeAlias = FixedDepth | Log10Total | Log1pTotal | PlainTotal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,27 @@ class InOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightedSample:
+    """All genes with a value, in vocabulary order; of more than a sentence takes, a random sample keyed by the cell.
+
+    It is drawn without replacement, one gene after the other, with chances as `log1p` of the values of those left.
+    """
+
+    def sample(self, values: np.ndarray, indptr: np.ndarray, *, limit: int, random: CellRandom) -> list[np.ndarray]:
+        """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
+        rows = []
+        for cell, (start, stop) in enumerate(itertools.pairwise(indptr.tolist())):
+            if stop - start > limit:
+                drawn = random.uniforms("sample", cell, start=start, stop=stop)
+                # Exponential waiting times, each at its own rate: who comes first is such a sample.
+                waits = -np.log1p(-drawn) / np.log1p(values[start:stop].astype(np.float64))
+                rows.append(start + np.sort(np.argsort(waits, kind="stable")[:limit]))
+            else:
+                rows.append(np.arange(start, stop))
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reversed:
     """All genes with a value, against vocabulary order, the last of the vocabulary first."""
 
@@ -70,7 +91,7 @@ class Reversed:
         return [np.arange(start, stop)[::-1][:limit] for start, stop in itertools.pairwise(indptr.tolist())]
 
 
-SelectStep = ByRank | LargestMagnitude | InOrder | Reversed | SampledGroups
+SelectStep = ByRank | LargestMagnitude | InOrder | WeightedSample | Reversed | SampledGroups
 
 
 def descending_keys(values: np.ndarray) -> np.ndarray:

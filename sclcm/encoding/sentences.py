@@ -12,12 +12,13 @@ from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
 from sclcm.encoding.groups import SampledGroups
 from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
-from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, SelectStep
+from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, SelectStep, WeightedSample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.recount import CapTotal
     from sclcm.encoding.values import ValueStep
     from sclcm.genes.vocabulary import GeneVocabulary
 
@@ -49,6 +50,8 @@ class Encoding:
         Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
     total_key
         Column of `obs` with the library size, which the authors' input contract names.
+    recount
+        What becomes of the counts before all else, or `None`.
     depth
         Special tokens after all others whose values are made of the total of the cell, or `None`.
     """
@@ -61,6 +64,7 @@ class Encoding:
     suffix: tuple[str, ...] = ()
     max_tokens: Size | None
     total_key: str | None = None
+    recount: CapTotal | None = None
     depth: DepthTokens | None = None
 
     @property
@@ -150,6 +154,8 @@ def encode(
     if limit is None:
         n_depth = 0 if encoding.depth is None else len(encoding.depth.tokens)
         limit = _room(encoding, len(prefix) + len(suffix) + n_depth)
+    if encoding.recount is not None:
+        chunk = encoding.recount.apply(chunk)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
@@ -224,7 +230,7 @@ def _check_room(taken: list[np.ndarray], limit: int, chunk: CellChunk) -> None:
 
 
 def _take(
-    select: ByRank | LargestMagnitude | InOrder | Reversed,
+    select: ByRank | LargestMagnitude | InOrder | WeightedSample | Reversed,
     data: np.ndarray,
     indptr: np.ndarray,
     *,
@@ -234,6 +240,8 @@ def _take(
     """Return, for each cell, the positions of its tokens among the stored values."""
     if isinstance(select, InOrder):
         return select.sample(indptr, limit, random)
+    if isinstance(select, WeightedSample):
+        return select.sample(data, indptr, limit=limit, random=random)
     return select.rows(data, indptr, limit)
 
 

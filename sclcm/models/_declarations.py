@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import groups, normalize, select, sentences, values
+from sclcm.encoding import groups, normalize, recount, select, sentences, values
 from sclcm.nn import configs, fixed_configs, gated_configs, readouts
 from sclcm.zoo import _spec
 
@@ -24,6 +24,7 @@ _MODULES = (
     readouts,
     groups,
     normalize,
+    recount,
     select,
     sentences,
     values,

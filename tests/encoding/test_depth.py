@@ -15,6 +15,7 @@ from sclcm.encoding.depth import (
     DepthToken,
     DepthTokens,
     FixedDepth,
+    Log1pTotal,
     Log10Total,
     PlainTotal,
     StoredTotal,
@@ -133,3 +134,7 @@ def test_columns_that_are_read_are_named():
     depth = dataclasses.replace(DEPTH, total=StoredTotal(column="n"))
     assert Encoding(select=InOrder(), max_tokens=None, depth=depth).obs_columns == ("n",)
     assert Encoding(select=InOrder(), max_tokens=None, depth=DEPTH).obs_columns == ()
+
+
+def test_total_may_be_in_thousands_below_a_logarithm_of_one_more():
+    assert Log1pTotal(per=1000.0).apply(np.array([0.0, 1000.0, 250.0])) == pytest.approx(np.log([1, 2, 1.25]))

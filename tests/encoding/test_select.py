@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from scipy.sparse import csr_matrix
 
 from sclcm.encoding.draws import CellRandom
-from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, descending_keys
+from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, WeightedSample, descending_keys
 
 values = npst.arrays(
     np.float32, st.integers(0, 30), elements=st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: x + 0.0)
@@ -110,3 +110,41 @@ def test_sample_takes_the_genes_of_the_smallest_given_numbers():
     cells = [[1, 1, 1, 1], [0, 1, 1, 1]]
     draws = {"sample": np.array([0.4, 0.1, 0.9, 0.2, 0.7, 0.5, 0.6])}
     assert sampled(cells, 2, draws=draws) == [[1, 3], [2, 3]]
+
+
+def weighted(values, limit, *, random_state=0, draws=None):
+    counts = csr_matrix(np.atleast_2d(np.asarray(values, dtype=np.float32)))
+    random = CellRandom(counts=counts, random_state=random_state, draws=draws or {})
+    return [row.tolist() for row in WeightedSample().sample(counts.data, counts.indptr, limit=limit, random=random)]
+
+
+def test_weighted_sample_takes_all_where_all_fit():
+    assert weighted([[1, 2, 3], [4, 0, 5]], 3) == [[0, 1, 2], [3, 4]]
+
+
+def test_weighted_sample_is_in_order_keyed_by_the_cell_and_of_the_asked_length():
+    cells = np.random.default_rng(1).gamma(1, 2, size=(4, 50)) + 0.1
+    found = weighted(cells, 20)
+    assert all(len(row) == 20 and row == sorted(set(row)) for row in found)
+    assert [place - 50 for place in found[1]] == weighted(cells[1], 20)[0]
+    assert weighted(cells, 20, random_state=1) != found
+
+
+def test_chances_of_a_weighted_sample_are_those_of_draws_without_replacement():
+    """Of three values, two are drawn one after the other; the numbers are worked out by hand."""
+    values = np.array([1.0, 2.0, 6.0])
+    weight = np.log1p(values)
+    left_out = {}
+    for kept in ([0, 1], [0, 2], [1, 2]):
+        chance = 0.0
+        for first, second in (kept, kept[::-1]):
+            chance += weight[first] / weight.sum() * weight[second] / (weight.sum() - weight[first])
+        left_out[tuple(kept)] = chance
+    seen = [tuple(weighted(values, 2, random_state=seed)[0]) for seed in range(4000)]
+    for kept, chance in left_out.items():
+        assert seen.count(kept) / 4000 == pytest.approx(chance, abs=0.03)
+
+
+def test_given_numbers_decide_a_weighted_sample():
+    numbers = np.array([0.5, 0.0, 0.5, 0.0])
+    assert weighted([1, 1, 9, 1], 2, draws={"sample": numbers}) == [[1, 3]]

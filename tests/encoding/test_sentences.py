@@ -11,8 +11,9 @@ from scipy.sparse import csr_matrix
 
 from sclcm._sizes import Config
 from sclcm.encoding.chunks import CellChunk
-from sclcm.encoding.normalize import DivideByFactor, LogNormalize
-from sclcm.encoding.select import ByRank, InOrder
+from sclcm.encoding.normalize import DivideByFactor, LogNormalize, LogNormalizeKnown
+from sclcm.encoding.recount import CapTotal
+from sclcm.encoding.select import ByRank, InOrder, WeightedSample
 from sclcm.encoding.sentences import SPECIAL, Encoding, encode, special_ids
 from sclcm.encoding.values import Bins, Normalized
 from sclcm.genes.align import align_genes
@@ -213,3 +214,13 @@ def test_given_numbers_replace_the_draws_of_an_encoding():
     )  # edges 2, 2, 2: bins 1 to 3
     assert encoded.features.tolist() == [SPECIAL, 2, 3, 5]
     assert encoded.values["value"].tolist() == [0, 2, 1, 1]
+
+
+def test_counts_are_made_anew_before_all_else():
+    """Totals over known genes, values and tokens follow from the counts that are left."""
+    plain = {"normalize": (LogNormalizeKnown(target_sum=1e4),), "select": WeightedSample(), "value": Normalized()}
+    chunk = make_chunk([[400, 1, 200, 0, 0, 0], [3, 1, 0, 0, 0, 0]])
+    encoded = encode(chunk, Encoding(**plain, recount=CapTotal(largest=60.1), max_tokens=5), vocabulary=BARE, arrays={})
+    assert encoded.features.tolist() == [0, 2, 0, 1]
+    wanted = np.log1p(1e4 * np.array([40 / 60, 20 / 60, 3 / 4, 1 / 4]))
+    np.testing.assert_allclose(encoded.values["value"], wanted, rtol=1e-6)
