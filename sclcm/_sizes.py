@@ -43,9 +43,10 @@ class Present:
 
 @dataclass(frozen=True)
 class Given:
-    """A size that the release states nowhere: an argument of `load`, an error without it."""
+    """A size that the release states nowhere: an argument of `load`; without a default, an error without it."""
 
     name: str
+    default: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,14 @@ class ReleaseFacts:
                 return tensor in self.shapes
             case Quotient(of, by):
                 return self._quotient(self.value(of), self.value(by))
-            case Given(name):
-                if name not in self.given:
-                    msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
-                    raise ValueError(msg)
-                return self.given[name]
+            case Given(name, default):
+                return self._given(name, default)
+
+    def _given(self, name: str, default: float | None) -> Any:
+        if self.given.get(name, default) is None:
+            msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
+            raise ValueError(msg)
+        return self.given.get(name, default)
 
     def _count(self, pattern: str, per: int) -> int:
         regex = template_regex(pattern)

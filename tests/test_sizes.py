@@ -118,3 +118,11 @@ def test_names_that_a_caller_may_state_are_those_of_given_sizes_and_of_the_confi
     )
     assert names_asked(declaration) == {"width", "depth", "heads.a"}
     assert names_asked(Inner(width=3)) == set()
+
+
+def test_given_size_has_a_default_where_it_says_so():
+    rule = Given("max_length", default=64)
+    assert ReleaseFacts().value(rule) == 64
+    assert ReleaseFacts(given={"max_length": 128}).value(rule) == 128
+    with pytest.raises(ValueError, match="does not state `max_length`"):
+        ReleaseFacts().value(Given("max_length"))

@@ -34,15 +34,17 @@ class Decoding:
     token_head
         Head that scores the tokens.
     value_head
-        Head with one value for each token of the vocabulary.
+        Head with one value for each token of the vocabulary; `None` where tokens have no values.
     n_tokens
         Most tokens that are added.
     stop
-        Token after which none is added.
+        Token after which none is added; `NONE` adds as many as there may be.
     max_value
         Largest value of an added token; the smallest is zero.
     bans_last
         Whether the last token of the sentence so far may not be chosen again, as none of the others may.
+    repeats
+        Whether all tokens of the sentence so far may be chosen again instead.
     ignored
         Tokens that are never chosen.
     classes
@@ -50,11 +52,12 @@ class Decoding:
     """
 
     token_head: str
-    value_head: str
+    value_head: str | None
     n_tokens: int
     stop: int
     max_value: int
     bans_last: bool
+    repeats: bool = False
     ignored: Sequence[int] = ()
     classes: Sequence[int] = ()
 
@@ -166,14 +169,15 @@ class _Heads:
 
     def __init__(self, lcm: LCM, decoding: Decoding) -> None:
         self.decoding = decoding
-        self._score, self._value = (_as_float32(lcm.heads[n]) for n in (decoding.token_head, decoding.value_head))
+        self._score = _as_float32(lcm.heads[decoding.token_head])
+        self._value = None if decoding.value_head is None else _as_float32(lcm.heads[decoding.value_head])
 
     def choose(self, x_bd: Tensor, banned_bv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return token, value and share of each cell, shape `(cells,)`, from the vector of its last token."""
         x_bd = x_bd.float()
         with torch.autocast(x_bd.device.type, enabled=False):
             score_bv = self._score(x_bd).masked_fill(banned_bv, float("-inf"))
-            value_bv = self._value(x_bd)
+            value_bv = torch.zeros_like(score_bv) if self._value is None else self._value(x_bd)
         token_b1 = score_bv.argmax(-1, keepdim=True)
         # Half to even, as numpy rounds.
         value_b = value_bv.gather(1, token_b1).round().clamp(0, self.decoding.max_value).long().squeeze(1)
@@ -213,7 +217,8 @@ def _decode(lcm: LCM, tokens: TokenTensors, heads: _Heads, *, n_forward: int, pl
         going = (~stops_c).nonzero().squeeze(1)
         if step + 1 == n_forward or not len(going):
             break
-        banned_cv.scatter_(1, (token_c if decoding.bans_last else last_c).unsqueeze(1), value=True)
+        if not decoding.repeats:
+            banned_cv.scatter_(1, (token_c if decoding.bans_last else last_c).unsqueeze(1), value=True)
         if len(going) < len(cells_c):
             cells_c, token_c, value_c, banned_cv = (x[going] for x in (cells_c, token_c, value_c, banned_cv))
             cache = cache.take(going)
@@ -236,7 +241,7 @@ def _banned(tokens: TokenTensors, n_vocabulary: int, decoding: Decoding) -> Tens
     n_banned_b = tokens.lengths() - (0 if decoding.bans_last else 1)
     cells_n, places_n = (torch.arange(length, device=device) < n_banned_b.unsqueeze(1)).nonzero(as_tuple=True)
     banned_bv = torch.zeros(n_cells, n_vocabulary, dtype=torch.bool, device=device)
-    banned_bv[cells_n, tokens.token_ids_bl[cells_n, places_n]] = True
+    banned_bv[cells_n, tokens.token_ids_bl[cells_n, places_n]] = not decoding.repeats
     banned_bv[:, torch.tensor(decoding.ignored, dtype=torch.long, device=device)] = True
     return banned_bv
 

@@ -273,7 +273,8 @@ def _by_synonyms(names: tuple[str, ...], vocabulary: GeneVocabulary, synonyms: M
 def _by_resolver(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> tuple[_Match, str | None]:
     """Read the names that are not features themselves; return also the species, as given or told from all names."""
     exact = vocabulary.feature_positions
-    positions = np.array([exact.get(name, _UNKNOWN) for name in names], dtype=np.int64)
+    spelt = list(map(vocabulary.respelt, names)) if vocabulary.respell else names
+    positions = np.array([exact.get(name, _UNKNOWN) for name in spelt], dtype=np.int64)
     how = np.full(len(names), "exact", dtype=object)
     others = np.flatnonzero(positions < 0)
     unread = [names[i] for i in others.tolist()]

@@ -53,6 +53,9 @@ class GeneVocabulary:
     universe
         A wider list of genes to which data are brought first: it reads the names and merges, totals may be taken over
         it, and the features are among its own.
+    respell
+        Characters of gene names, each with what stands in its place in the features: `(("-", "_"),)` where `HLA-A` is
+        the feature `HLA_A`.
     """
 
     features: np.ndarray
@@ -65,12 +68,14 @@ class GeneVocabulary:
     synonyms: Mapping[str, tuple[str, ...]] | None = None
     merge: Merge = "sum"
     universe: GeneVocabulary | None = None
+    respell: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", _as_features(self.features))
         object.__setattr__(self, "token_ids", _as_token_ids(self.token_ids))
         object.__setattr__(self, "specials", {k: int(v) for k, v in self.specials.items()})
         object.__setattr__(self, "species", tuple(self.species))
+        object.__setattr__(self, "respell", tuple((old, new) for old, new in self.respell))
         if self.names is not None:
             object.__setattr__(self, "names", dict(self.names))
         if self.synonyms is not None:
@@ -87,6 +92,7 @@ class GeneVocabulary:
         species: Iterable[str] = ("human",),
         names: Mapping[str, str] | None = None,
         merge: Merge = "sum",
+        respell: Iterable[tuple[str, str]] = (),
     ) -> GeneVocabulary:
         """Build a vocabulary from a release's `token -> id` mapping.
 
@@ -104,6 +110,8 @@ class GeneVocabulary:
             The authors' own map of upper-case name to feature, if there is one.
         merge
             What becomes of several var of one feature.
+        respell
+            Characters of gene names, each with what stands in its place in the features.
 
         Returns
         -------
@@ -126,6 +134,7 @@ class GeneVocabulary:
             species=tuple(species),
             names=names,
             merge=merge,
+            respell=tuple(respell),
         )
 
     @classmethod
@@ -153,6 +162,8 @@ class GeneVocabulary:
             stored["merge"] = self.merge
         if self.universe is not None:
             stored["universe"] = self.universe.to_json()
+        if self.respell:
+            stored["respell"] = [list(pair) for pair in self.respell]
         return stored
 
     def digest(self) -> str:
@@ -169,6 +180,12 @@ class GeneVocabulary:
     def n_tokens(self) -> int:
         """One more than the highest token id: the rows an embedding table needs."""
         return 1 + max(int(self.token_ids[-1]), *self.specials.values(), 0)
+
+    def respelt(self, name: str) -> str:
+        """Return a gene name as the features would spell it."""
+        for old, new in self.respell:
+            name = name.replace(old, new)
+        return name
 
     def token(self, name: str) -> int:
         """Return the token id of a special token or a feature, by its exact name."""

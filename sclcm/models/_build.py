@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from sclcm._sizes import as_int
 from sclcm.models._declarations import check_declaration
 from sclcm.nn.lcm import LCM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sclcm.encoding.sentences import Encoding
     from sclcm.nn.configs import LCMConfig
 
 _SMALL = 1 << 16
@@ -77,6 +79,16 @@ def check_settings(settings: Any) -> None:
         if not -(1 << 31) <= size < 1 << 31:
             msg = f"`{name}` is {size:,}; the configuration is damaged or of another model. Get it from its authors."
             raise ValueError(msg)
+
+
+def check_places(encoding: Encoding, architecture: LCMConfig) -> None:
+    """The longest sentence must not have more places than the model has vectors for."""
+    if architecture.position is None or encoding.max_tokens is None:
+        return
+    longest, n_positions = as_int(encoding.max_tokens), as_int(architecture.position.n_positions)
+    if longest > n_positions:
+        msg = f"Sentences may have {longest:,} tokens, but the model knows {n_positions:,} places; ask for fewer."
+        raise ValueError(msg)
 
 
 def _check_sizes(architecture: LCMConfig, state: Mapping[str, torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
-from sclcm.models._build import build_lcm, check_settings
+from sclcm.models._build import build_lcm, check_places, check_settings
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
 from sclcm.models._pretrained import Pretrained
@@ -262,6 +262,7 @@ def load_release(
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
+    check_places(encoding, architecture)
     return Pretrained(
         name=name,
         family=spec.name,

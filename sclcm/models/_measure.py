@@ -13,7 +13,7 @@ from sclcm.data.genes import VAR_NAMES, gene_names
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
-from sclcm.models import _measure_binning, _measure_collated, _measure_draws, _measure_generation
+from sclcm.models import _measure_binning, _measure_collated, _measure_draws, _measure_generation, _measure_lines
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
 from sclcm.reference import _probes as probes
@@ -270,8 +270,9 @@ class Measurement:
 def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:
     """Leave out of an alignment what the resolver has read; the authors' code knows a gene by its exact name alone."""
     alignment = data.alignment
-    names = np.array(gene_names(data.source.var, data.gene_key), dtype=object)[alignment.var_index]
-    same = names == pretrained.vocabulary.features[alignment.feature_index]
+    vocabulary, names = pretrained.vocabulary, gene_names(data.source.var, data.gene_key)
+    spelt = np.array([vocabulary.respelt(names[i]) for i in alignment.var_index.tolist()], dtype=object)
+    same = spelt == pretrained.vocabulary.features[alignment.feature_index]
     kept = {"var_index": alignment.var_index[same], "feature_index": alignment.feature_index[same]}
     return dataclasses.replace(data, alignment=dataclasses.replace(alignment, **kept))
 
@@ -281,5 +282,6 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
     **_measure_generation.MEASURES,
+    **_measure_lines.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

@@ -14,6 +14,7 @@ from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, r
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_lists import names_in, read_gene_list, read_token_lists
 from sclcm.models._prototypes import Prototypes
+from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._spec import (
     ArraySource,
     GeneFactors,
@@ -25,7 +26,7 @@ from sclcm.zoo._spec import (
     StoredArray,
     VocabularySource,
 )
-from sclcm.zoo._vocabularies import GeneList, TokenLists
+from sclcm.zoo._vocabularies import GeneList, TokenLists, WordVocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,12 +103,16 @@ def read_labels(declared: GeneratedLabels, release: Release) -> GeneratedLabels:
     return dataclasses.replace(declared, names=tuple(sorted(names)))
 
 
-def read_vocabulary(source: VocabularySource | TokenLists | GeneList, release: Release) -> GeneVocabulary:
-    """Return the vocabulary, from a dictionary of tokens, from lists or from a table of genes."""
+def read_vocabulary(
+    source: VocabularySource | TokenLists | GeneList | WordVocabulary, release: Release
+) -> GeneVocabulary:
+    """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes or a tokenizer."""
     if isinstance(source, TokenLists):
         return read_token_lists(source, release)
     if isinstance(source, GeneList):
         return read_gene_list(source, release)
+    if isinstance(source, WordVocabulary):
+        return read_word_vocabulary(source, release)
     tokens = release.dictionary(source.files)
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."

@@ -50,7 +50,12 @@ _VOCABULARY: Mapping[str, Any] = {
     "names": dict[str, str] | None,
     "modality": str,
 }
-_VOCABULARY_MORE: Mapping[str, Any] = {"synonyms": dict[str, list[str]], "merge": str, "universe": dict[str, Any]}
+_VOCABULARY_MORE: Mapping[str, Any] = {
+    "synonyms": dict[str, list[str]],
+    "merge": str,
+    "universe": dict[str, Any],
+    "respell": list[list[str]],
+}
 _LABELS: Mapping[str, Any] = {
     "labels": list[str],
     "ontology_ids": list[str],

@@ -211,6 +211,19 @@ class ConstantSegment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedSegment:
+    """Segment vectors that lie in the gene table: one row of it is added to every token.
+
+    Parameters
+    ----------
+    row
+        The row.
+    """
+
+    row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoftmaxAttention:
     """Multi-head attention, scaled by one over the square root of the head width.
 
@@ -365,7 +378,7 @@ class LCMConfig:
     gene: TableEncoder | ProjectedVectors
     value: ValueConfig | None = None
     position: LearnedPositions | FixedPositions | None = None
-    segment: ConstantSegment | None = None
+    segment: ConstantSegment | SharedSegment | None = None
     role: RoleTable | None = None
     condition: ConditionTable | None = None
     embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None

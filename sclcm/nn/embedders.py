@@ -138,7 +138,14 @@ class Embedder(nn.Module):
         self.gene, self.gene_norm = _gene_encoder(config.gene, width)
         self.value = None if config.value is None else _value_encoder(config.value, width)
         self.position = None if config.position is None else _position_encoder(config.position, width)
-        self.segment = None if config.segment is None else nn.Embedding(as_int(config.segment.n_segments), width)
+        self.segment = None
+        if isinstance(config.segment, configs.ConstantSegment):
+            self.segment = nn.Embedding(as_int(config.segment.n_segments), width)
+        self.shared_row = config.segment.row if isinstance(config.segment, configs.SharedSegment) else None
+        n_tokens = as_int(config.gene.n_tokens)
+        if self.shared_row is not None and not 0 <= self.shared_row < n_tokens:
+            msg = f"The row {self.shared_row} is to be added to all tokens; the table has {n_tokens}."
+            raise ValueError(msg)
         self.role = None if config.role is None else nn.Embedding(as_int(config.role.n_roles), width)
         self.condition = None
         if config.condition is not None:
@@ -158,6 +165,8 @@ class Embedder(nn.Module):
             x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)
         if self.segment is not None:
             x_bld = x_bld + self.segment.weight[0]
+        if self.shared_row is not None:
+            x_bld = x_bld + self.genes(tokens.token_ids_bl.new_full((), self.shared_row))
         return self._normalize(x_bld, tokens.condition_b)
 
     def hidden(self, tokens: TokenTensors) -> Tensor | None:

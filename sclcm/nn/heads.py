@@ -81,6 +81,18 @@ class TiedTokenHead(nn.Module):
         return linear(hidden, self._table[0].weight, self.bias)
 
 
+class TableHead(nn.Module):
+    """Scores for every token of the vocabulary: products with the rows of the gene table."""
+
+    def __init__(self, table: nn.Embedding | FixedTable) -> None:
+        super().__init__()
+        self._table = (table,)  # in a tuple: the table is the embedder's parameter, not one of the head
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Score token vectors of shape `(..., width)`; the result has shape `(..., tokens of the vocabulary)`."""
+        return linear(x_nd, self._table[0].weight.to(x_nd.dtype), None)  # decoding scores in float32
+
+
 class PooledClassHead(nn.Module):
     """Classes of a cell from its first token."""
 
@@ -211,6 +223,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
     match config:
         case readouts.TiedTokenHead():
             return TiedTokenHead(config, d_model, table)
+        case readouts.TableHead():
+            return TableHead(table)
         case readouts.PooledClassHead():
             return PooledClassHead(config, d_model)
         case readouts.TokenClassHead():

@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "gelu_new": partial(functional.gelu, approximate="tanh"),  # as GPT-2's files call it
     "leaky_relu": functional.leaky_relu,
     "leaky_relu_0.2": partial(functional.leaky_relu, negative_slope=0.2),
     "silu": functional.silu,

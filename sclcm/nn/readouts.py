@@ -28,6 +28,11 @@ class TiedTokenHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableHead:
+    """Token head: the gene table itself as output layer, without anything before it and without a bias."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PooledClassHead:
     """Class head on the first token: linear layer, tanh, linear layer.
 
@@ -187,6 +192,7 @@ class CellVectorHead:
 
 HeadConfig: TypeAlias = (
     TiedTokenHead
+    | TableHead
     | PooledClassHead
     | TokenClassHead
     | LinearHead

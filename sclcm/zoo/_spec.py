@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
-    from sclcm.zoo._vocabularies import GeneList, TokenLists
+    from sclcm.zoo._vocabularies import GeneList, TokenLists, WordVocabulary
 
 
 Needs: TypeAlias = Literal["counts", "expression"]
@@ -339,7 +339,7 @@ class ModelSpec:
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | TokenLists | GeneList
+    vocabulary: VocabularySource | TokenLists | GeneList | WordVocabulary
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap

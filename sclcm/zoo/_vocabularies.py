@@ -138,3 +138,39 @@ class GeneList:
     def specials(self) -> tuple[str, ...]:
         """All special tokens."""
         return self.before + self.after
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordVocabulary:
+    """The vocabulary of a tokenizer, a JSON file of the library `tokenizers`, whose words are gene names.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference. It must cut text into words and know each by its exact spelling.
+    ids
+        What the genes are named by.
+    specials
+        Special tokens that the family refers to; the file must have them.
+    pad
+    mask
+        Which of them pad a batch and hide a token.
+    reserved
+        Patterns of further words that are no genes.
+    respell
+        Characters of gene names, each with what stands in its place in the file.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    """
+
+    files: tuple[str, ...]
+    ids: Literal["ensembl", "symbol"]
+    specials: tuple[str, ...]
+    pad: str
+    mask: str | None = None
+    reserved: tuple[str, ...] = ()
+    respell: tuple[tuple[str, str], ...] = ()
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)

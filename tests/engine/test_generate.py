@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -271,3 +272,30 @@ def test_decoding_runs_under_autocast():
         found, _ = decode(lcm, [batch], decoding())
     assert (found.token_ids[:, 0] >= 0).all()
     assert np.isfinite(found.vectors).all()
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_tokens_without_values_are_added_to_the_end_and_may_repeat(repeats):
+    lcm, batch = make_lcm(n_positions=40), make_batch()
+    plainer = LCM(dataclasses.replace(lcm.config, value=None, segment=configs.SharedSegment(row=3)))
+    plainer.load_state_dict(
+        {name: t for name, t in lcm.state_dict().items() if ".value." not in name or "heads" in name}
+    )
+    plainer.requires_grad_(False).eval()
+    how = Decoding(
+        token_head="next", value_head=None, n_tokens=2, stop=NONE, max_value=0, bans_last=True, repeats=repeats
+    )
+    out, _ = decode(plainer, [batch], how, n_forward=2)
+    for cell, row in enumerate(batch.rows):
+        ids = batch.token_ids[cell, batch.mask[cell]].tolist()
+        for step in range(2):
+            ids_bl = torch.tensor([ids])
+            every = torch.ones_like(ids_bl, dtype=torch.bool)
+            x_ld = plainer(TokenTensors(token_ids_bl=ids_bl, mask_bl=None, gene_mask_bl=every))[0]
+            scores = plainer.heads["next"](x_ld[-1]).clone()
+            if not repeats:
+                scores[ids] = -torch.inf
+            ids.append(int(scores.argmax()))
+            assert out.token_ids[row, step] == ids[-1]
+    assert out.n_steps.tolist() == [2] * batch.n_cells
+    assert not out.values.any()

@@ -191,3 +191,31 @@ def test_embedder_norms_the_sum_by_batch():
         embed.without_values(tokens.token_ids_bl, condition),
         embed.norm(embed.gene.weight[tokens.token_ids_bl], condition),
     )
+
+
+# ---- a segment that lies in the gene table ----
+
+
+@torch.inference_mode()
+def test_shared_segment_is_a_row_of_the_gene_table_at_every_token(device):
+    module = embedder(device, segment=configs.SharedSegment(row=2), position=configs.LearnedPositions(n_positions=5))
+    tokens = make_tokens(device)
+    table, places = module.gene.weight.double(), module.position.weight.double()
+    wanted = table[tokens.token_ids_bl] + places[:3] + table[2]
+    torch.testing.assert_close(module(tokens).double(), wanted, rtol=1e-6, atol=1e-6)
+    assert sorted(module.state_dict()) == ["gene.weight", "position.weight"]  # it has no weights of its own
+
+
+@torch.inference_mode()
+def test_shared_segment_is_sane_in_half_precision_and_compiled(device):
+    module = embedder(device, segment=configs.SharedSegment(row=2))
+    wanted = module(make_tokens(device))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(module(make_tokens(device)).float(), wanted, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(torch.compile(module, backend="eager")(make_tokens(device)), wanted)
+
+
+@pytest.mark.parametrize("row", [9, -1])
+def test_shared_segment_must_be_in_the_table(row):
+    with pytest.raises(ValueError, match=f"row {row} is to be added to all tokens; the table has 9"):
+        embedder(segment=configs.SharedSegment(row=row))

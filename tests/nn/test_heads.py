@@ -130,3 +130,19 @@ def test_shared_query_learns_from_both_heads():
     read(heads["expressed"], given).sum().backward()
     assert heads["cell_gene"].query.weight.grad.abs().sum() > 0
     assert heads["cell_gene"].matrix.weight.grad is None
+
+
+@torch.inference_mode()
+def test_table_head_scores_by_products_with_the_table(device):
+    table = nn.Embedding(9, WIDTH).to(device)
+    head = build_heads({"token": readouts.TableHead()}, WIDTH, table)["token"]
+    x_bld = make_input(device).x_bld
+    wanted = x_bld.double() @ table.weight.double().t()
+    torch.testing.assert_close(head(x_bld).double(), wanted, rtol=1e-4, atol=1e-5)
+    assert not list(head.parameters())  # the table is the embedder's
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(head(x_bld).double(), wanted, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(torch.compile(head, backend="eager")(x_bld), head(x_bld))
+    table.bfloat16()
+    half = table.weight.float() @ x_bld[0, 0]
+    torch.testing.assert_close(head(x_bld[0, 0]), half, rtol=1e-4, atol=1e-5)  # scores in float32

@@ -96,7 +96,7 @@ def test_gradients_flow_through_a_linear_layer(device):
 
 @pytest.mark.parametrize("name", ["swish", None, Config("hidden_act"), ["relu"]])
 def test_unknown_activation_is_refused_with_those_that_exist(name):
-    with pytest.raises(ValueError, match="unknown; known are 'relu', 'gelu', 'gelu_tanh', 'leaky_relu'"):
+    with pytest.raises(ValueError, match="unknown; known are 'relu', 'gelu', 'gelu_tanh', 'gelu_new', 'leaky_relu'"):
         activation(name)
 
 
