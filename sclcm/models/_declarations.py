@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from sclcm import _sizes
 from sclcm.encoding import groups, normalize, recount, select, sentences, values
-from sclcm.nn import configs, fixed_configs, gated_configs, readouts
+from sclcm.nn import configs, decoder_configs, fixed_configs, gated_configs, readouts
 from sclcm.zoo import _spec
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MODULES = (
     _sizes,
     configs,
+    decoder_configs,
     fixed_configs,
     gated_configs,
     readouts,
