@@ -9,29 +9,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import groups, normalize, recount, select, sentences, values
+from sclcm.encoding import depth, groups, normalize, recount, select, sentences, values
 from sclcm.nn import configs, decoder_configs, fixed_configs, gated_configs, readouts
-from sclcm.zoo import _spec
+from sclcm.zoo import _recipes, _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MODULES = (
-    _sizes,
-    configs,
-    decoder_configs,
-    fixed_configs,
-    gated_configs,
-    readouts,
-    groups,
-    normalize,
-    recount,
-    select,
-    sentences,
-    values,
-    _spec,
+    *(_sizes, configs, decoder_configs, fixed_configs, gated_configs, readouts),
+    *(depth, groups, normalize, recount, select, sentences, values, _recipes, _spec),
 )
-_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels)
+_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels, _recipes.GeneRecipe)
 
 
 @cache

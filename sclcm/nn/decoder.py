@@ -15,6 +15,7 @@ from sclcm.nn.layers import Linear, layer_norm
 if TYPE_CHECKING:
     from sclcm.nn import decoder_configs
     from sclcm.nn.embedders import Embedder
+    from sclcm.nn.fixed_vectors import FixedTable
     from sclcm.nn.tokens import TokenTensors
 
 
@@ -65,7 +66,7 @@ class ScatterBridge(nn.Module):
 class Decoder(nn.Module):
     """Bridge, blocks, a norm where the model has one, and heads that read what comes out."""
 
-    def __init__(self, config: decoder_configs.DecoderConfig, d_encoder: int, table: nn.Embedding) -> None:
+    def __init__(self, config: decoder_configs.DecoderConfig, d_encoder: int, table: nn.Embedding | FixedTable) -> None:
         super().__init__()
         width = as_int(config.d_model)
         self.bridge = ScatterBridge(config.bridge, d_encoder, width)
