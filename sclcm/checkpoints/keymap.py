@@ -133,24 +133,30 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Squeeze:
-    """A tensor stored with an axis of length one that we do not have."""
+    """A tensor stored with an axis of length one, or several, that we do not have."""
 
     source: str
     target: str
-    axis: int = 0
+    axis: int | tuple[int, ...] = 0
     optional: bool = False
 
     def forward(self, state: State) -> State:
         names = [_fill(self.source, index) for index in _indices(self.source, list(state))]
-        if long := [name for name in names if state[name].shape[self.axis] != 1]:
+        if long := [name for name in names if any(state[name].shape[axis] != 1 for axis in self._axes)]:
             msg = f"Axis {self.axis} of {', '.join(map(repr, long))} must have length 1 to be left out."
             raise KeyMapError(msg)
         renamed = Rename(self.source, self.target).forward(state)
-        return {name: tensor.squeeze(self.axis) for name, tensor in renamed.items()}
+        return {name: tensor.squeeze(self._axes) for name, tensor in renamed.items()}
 
     def backward(self, state: State) -> State:
         renamed = Rename(self.source, self.target).backward(state)
-        return {name: tensor.unsqueeze(self.axis) for name, tensor in renamed.items()}
+        for axis in self._axes:  # in ascending order, each is where it was
+            renamed = {name: tensor.unsqueeze(axis) for name, tensor in renamed.items()}
+        return renamed
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (self.axis,) if isinstance(self.axis, int) else self.axis
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,15 @@ class LogCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToBase2:
+    """Natural logarithms become logarithms to base 2."""
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        return (data / np.log(2.0)).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standardize:
     """Subtract a corpus mean and divide by a corpus deviation, gene by gene, then clip.
 
@@ -149,6 +158,7 @@ NormalizeStep = (
     | LogNormalizeKnown
     | LogNormalizeToMedian
     | LogCounts
+    | ToBase2
     | Standardize
 )
 

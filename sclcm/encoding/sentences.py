@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.expand import StoreAll
     from sclcm.encoding.recount import CapTotal
     from sclcm.encoding.values import ValueStep
     from sclcm.genes.vocabulary import GeneVocabulary
@@ -43,6 +44,8 @@ class Encoding:
         What stands for expression at a token, or `None` for order alone.
     special_value
         Value of special tokens.
+    expand
+        Genes that are stored in every cell before anything else, or `None`.
     prefix
     suffix
         Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
@@ -62,6 +65,7 @@ class Encoding:
     special_value: Number = 0.0
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
+    expand: StoreAll | None = None
     max_tokens: Size | None
     total_key: str | None = None
     recount: CapTotal | None = None
@@ -154,8 +158,7 @@ def encode(
     if limit is None:
         n_depth = 0 if encoding.depth is None else len(encoding.depth.tokens)
         limit = _room(encoding, len(prefix) + len(suffix) + n_depth)
-    if encoding.recount is not None:
-        chunk = encoding.recount.apply(chunk)
+    chunk = stored_counts(chunk, encoding, arrays)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
@@ -227,6 +230,13 @@ def _check_room(taken: list[np.ndarray], limit: int, chunk: CellChunk) -> None:
             "fewer genes of each cell."
         )
         raise ValueError(msg)
+
+
+def stored_counts(chunk: CellChunk, encoding: Encoding, arrays: Arrays) -> CellChunk:
+    """Return the counts of which sentences are made: recounted, and with genes stored that are not expressed."""
+    if encoding.recount is not None:
+        chunk = encoding.recount.apply(chunk)
+    return chunk if encoding.expand is None else encoding.expand.apply(chunk, arrays)
 
 
 def _take(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm._sizes import Size, as_int
+from sclcm._sizes import Number, Size, as_int
 
 if TYPE_CHECKING:
     from sclcm.encoding.draws import CellRandom
@@ -21,6 +21,23 @@ class Normalized:
     def apply(self, data: np.ndarray, indptr: np.ndarray, random: CellRandom) -> np.ndarray:
         """Return the values as they are, shape `(values,)`, float32."""
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floored:
+    """The whole part of the normalised value.
+
+    Parameters
+    ----------
+    largest
+        Values above it count as it.
+    """
+
+    largest: Number
+
+    def apply(self, data: np.ndarray, indptr: np.ndarray, random: CellRandom) -> np.ndarray:
+        """Return whole numbers for values of all cells, one after the other, shape `(values,)`, float32."""
+        return np.floor(np.minimum(data, np.float32(self.largest)))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +93,7 @@ class EqualWidthBins:
         return bins
 
 
-ValueStep = Normalized | Bins | EqualWidthBins
+ValueStep = Normalized | Floored | Bins | EqualWidthBins
 
 
 def quantile_edges(values: np.ndarray, n_bins: int) -> np.ndarray:

@@ -93,6 +93,27 @@ class CellVectors:
         self.out[step.rows] = cells_bd.cpu().numpy()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassLogits:
+    """Scores the classes of each cell by a head and writes its row.
+
+    Parameters
+    ----------
+    out
+        Where rows go, shape `(cells of the data set, classes)`, float32.
+    head
+        Name of the head.
+    """
+
+    out: np.ndarray
+    head: str
+
+    def update(self, step: Step) -> None:
+        """Score the cells of a batch into their rows; the first token is the cell's vector, for heads that read one."""
+        logits_bc = step.lcm.read(self.head, step.x_bld, step.tokens, step.x_bld[:, 0])
+        self.out[step.rows] = logits_bc.float().cpu().numpy()
+
+
 class FeatureMeans:
     """Average vector of each feature over the cells in which it is a token; special tokens have rows of their own.
 
@@ -139,8 +160,6 @@ def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
         gene_mask_bl=move(batch.features >= 0),
         value_bl=move(batch.values["value"]) if "value" in batch.values else None,
         condition_b=move(batch.scalars["condition"]) if "condition" in batch.scalars else None,
-        unread_ids_bm=move(batch.scalars["depth_ids"]) if "depth_ids" in batch.scalars else None,
-        unread_value_bm=move(batch.scalars["depth_values"]) if "depth_values" in batch.scalars else None,
     )
 
 

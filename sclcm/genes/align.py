@@ -237,7 +237,17 @@ def _match(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | No
         last = {name: i for i, name in enumerate(names)}
         repeated = np.array([last[name] != i for i, name in enumerate(names)], dtype=bool) & (match.positions >= 0)
         match.positions[repeated], match.how[repeated] = _UNKNOWN, "repeated"
+    if vocabulary.merge == "first":
+        later = _later(match)
+        match.positions[later], match.how[later] = _UNKNOWN, "repeated"
     return match, told
+
+
+def _later(match: _Match) -> np.ndarray:
+    """Return the names whose feature another name has before: one that is the feature's own, or comes first."""
+    order = np.lexsort((match.how != "exact", match.positions))  # a stable order, so the first of equals comes first
+    found = match.positions[order]
+    return order[1:][(found[1:] == found[:-1]) & (found[1:] >= 0)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

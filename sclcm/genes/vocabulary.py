@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sclcm.genes.names import Readings
 
-Merge = Literal["sum", "mean_round", "keep"]
+Merge = Literal["sum", "mean_round", "keep", "first"]
 
 _MAX_TOKEN_ID = np.iinfo(np.int32).max
 
@@ -49,7 +49,7 @@ class GeneVocabulary:
     merge
         What becomes of several var of one feature: `"sum"` adds their counts; `"mean_round"` takes the mean of the
         names, rounded half to even, and of var with equal names only the last; `"keep"` merges nothing: each is a token
-        of its own.
+        of its own; `"first"` takes the first var that has the feature's own name, or else the first.
     universe
         A wider list of genes to which data are brought first: it reads the names and merges, totals may be taken over
         it, and the features are among its own.

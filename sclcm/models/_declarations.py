@@ -9,18 +9,30 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import depth, groups, normalize, recount, select, sentences, values
-from sclcm.nn import configs, decoder_configs, fixed_configs, gated_configs, readouts
-from sclcm.zoo import _recipes, _spec
+from sclcm.encoding import expand, groups, normalize, recount, select, sentences, values
+from sclcm.nn import configs, fixed_configs, gated_configs, readouts
+from sclcm.zoo import _labels, _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MODULES = (
-    *(_sizes, configs, decoder_configs, fixed_configs, gated_configs, readouts),
-    *(depth, groups, normalize, recount, select, sentences, values, _recipes, _spec),
+    _sizes,
+    configs,
+    fixed_configs,
+    gated_configs,
+    readouts,
+    expand,
+    groups,
+    normalize,
+    recount,
+    select,
+    sentences,
+    values,
+    _labels,
+    _spec,
 )
-_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _spec.GeneratedLabels, _recipes.GeneRecipe)
+_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _labels.GeneratedLabels, _labels.ClassLabels)
 
 
 @cache

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
+from sclcm.checkpoints.h5files import read_var_names
 from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.zoo._vocabularies import GeneList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sclcm.zoo._vocabularies import GeneList, SynonymTable, TokenLists, WiderGenes
+    from sclcm.zoo._vocabularies import SynonymTable, TokenLists, VarNames, WiderGenes
 
 _MAX_BYTES = 64 << 20
 
@@ -61,9 +63,21 @@ def read_gene_list(source: GeneList, release: Files) -> GeneVocabulary:
         numbers = [row[header.index(source.number)] for row in rows]
         if wrong := [i for i, number in enumerate(numbers) if number != str(i)]:
             _refuse(source.number, f"numbers the gene {genes[wrong[0]]!r} {numbers[wrong[0]]}, in row {wrong[0]}")
+    return _numbered(source, genes)
+
+
+def read_var_list(source: VarNames, release: Files) -> GeneVocabulary:
+    """Read a vocabulary whose genes are those of an AnnData file, in its order."""
+    file = release.file(source.files)
+    return _numbered(source, [] if file is None else read_var_names(file))
+
+
+def _numbered(source: GeneList | VarNames, genes: list[str]) -> GeneVocabulary:
+    """Number genes one after the other, between the special tokens before and after them."""
     tokens = (*source.before, *genes, *source.after)
     if len(set(tokens)) < len(tokens) or "" in genes:
-        _refuse(source.column, "names a gene twice, or one like a special token, or none in some row")
+        column = source.column if isinstance(source, GeneList) else "var"
+        _refuse(column, "names a gene twice, or one like a special token, or none in some row")
     return GeneVocabulary.from_mapping(
         {name: i for i, name in enumerate(tokens)},
         specials=source.specials,

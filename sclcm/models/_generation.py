@@ -8,9 +8,11 @@ import numpy as np
 
 from sclcm._sizes import as_int
 from sclcm.engine.generate import Decoding, Generated, generate
+from sclcm.models._labels import label_names
 from sclcm.models._pass import each_batch
 from sclcm.models._prototypes import UNKNOWN
 from sclcm.nn.readouts import FromEnd
+from sclcm.zoo._labels import GeneratedLabels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,20 +21,12 @@ if TYPE_CHECKING:
     from sclcm.models._pass import Input
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.readouts import GreedyDecoding
-    from sclcm.zoo._spec import GeneratedLabels, Recipe
-
-
-def label_names(labels: GeneratedLabels) -> tuple[str, ...]:
-    """Return the labels of a model that is loaded."""
-    if not isinstance(labels.names, tuple):
-        msg = f"The labels are still to be read from {labels.names!r}."
-        raise TypeError(msg)
-    return labels.names
+    from sclcm.zoo._spec import Recipe
 
 
 def to_decoding(declared: GreedyDecoding, pretrained: Pretrained) -> Decoding:
     """Return a decoding in the token ids of a model; its classes are the labels that the model generates."""
-    labels = () if pretrained.labels is None else label_names(pretrained.labels)
+    labels = label_names(pretrained.labels) if isinstance(pretrained.labels, GeneratedLabels) else ()
     specials = pretrained.vocabulary.specials
     return Decoding(
         token_head=declared.token_head,
@@ -100,7 +94,7 @@ def named_labels(pretrained: Pretrained) -> tuple[str, ...]:
 
 
 def _labels_of(pretrained: Pretrained) -> GeneratedLabels:
-    if pretrained.labels is None:
+    if not isinstance(pretrained.labels, GeneratedLabels):
         msg = f"{pretrained.name!r} generates no labels."
         raise ValueError(msg)
     return pretrained.labels

@@ -13,7 +13,14 @@ from sclcm.data.genes import VAR_NAMES, gene_names
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
-from sclcm.models import _measure_binning, _measure_collated, _measure_draws, _measure_generation, _measure_lines
+from sclcm.models import (
+    _measure_binning,
+    _measure_collated,
+    _measure_dense,
+    _measure_draws,
+    _measure_generation,
+    _measure_lines,
+)
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
 from sclcm.reference import _probes as probes
@@ -282,6 +289,7 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
     **_measure_generation.MEASURES,
+    **_measure_dense.MEASURES,
     **_measure_lines.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

@@ -18,9 +18,11 @@ from sclcm.encoding.values import EqualWidthBins
 from sclcm.engine.generate import NONE, Decoding, Generated, generate
 from sclcm.engine.infer import to_tensors
 from sclcm.genes.align import align_genes
-from sclcm.models._generation import embed_by_decoding, label_names, named_or, to_decoding
+from sclcm.models._generation import embed_by_decoding, named_or, to_decoding
+from sclcm.models._labels import label_names
 from sclcm.models._measure_draws import require_shape
 from sclcm.reference import _generation_probes as probes
+from sclcm.zoo._labels import GeneratedLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from sclcm.models._measure import Measurement
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.readouts import GreedyDecoding
-    from sclcm.zoo._spec import GeneratedLabels
 
 
 # ---- data brought to the wider list ----
@@ -233,7 +234,7 @@ def decoded_embedding(m: Measurement, probe: probes.DecodedEmbedding, name: str)
 
 
 def _labels(m: Measurement) -> GeneratedLabels:
-    if m.pretrained.labels is None:
+    if not isinstance(m.pretrained.labels, GeneratedLabels):
         msg = f"{m.pretrained.name!r} generates no labels."
         raise ValueError(msg)
     return m.pretrained.labels

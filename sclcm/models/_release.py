@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,22 +11,20 @@ import numpy as np
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._gene_lists import names_in, read_gene_list, read_token_lists
+from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._spec import (
     ArraySource,
     GeneFactors,
-    GeneratedLabels,
     InWeights,
     ModelSpec,
-    NamesInFile,
     PrototypeSource,
     StoredArray,
+    UnderKey,
     VocabularySource,
 )
-from sclcm.zoo._submodels import InSubmodels
-from sclcm.zoo._vocabularies import GeneList, TokenLists, WordVocabulary
+from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,20 +69,16 @@ class Release:
         return found
 
 
-def read_weights(
-    spec: ModelSpec, weights: Path, release: Release, *, given: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def read_weights(spec: ModelSpec, weights: Path, release: Release) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Return the tensors and the configuration, wherever the release has it."""
     match spec.config:
-        case InSubmodels(key=key, tensors=entry) as several:
-            chosen = several.choose(given)
-            tensors, config = read_checkpoint(weights, tensors=entry, settings=key, within=chosen)
-            return spec.keys.bare(tensors), several.settings(config)
         case InWeights(key=key, tensors=entry):
             tensors, config = read_checkpoint(weights, tensors=entry, settings=key)
             return spec.keys.bare(tensors), config
         case str(pattern):
             return spec.keys.bare(read_tensors(weights)), release.config(pattern)
+        case UnderKey(tensors=entry):
+            return spec.keys.bare(read_tensors(weights, key=entry)), {}
         case None:
             return spec.keys.bare(read_tensors(weights)), {}
 
@@ -93,43 +86,26 @@ def read_weights(
 def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     """Refuse a configuration of which another kind of model is built."""
     for key, value in spec.requires.items():
-        if (found := _nested(config, key, otherwise=value)) != value:
+        if config.get(key, value) != value:
             msg = (
-                f"The configuration says {key!r} is {found!r}, but only models with {value!r} are known of "
+                f"The configuration says {key!r} is {config[key]!r}, but only models with {value!r} are known of "
                 f"{spec.name!r}; its weights would mean something else."
             )
             raise ValueError(msg)
 
 
-def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object:
-    """Return an entry, dots going into nested parts; something else where it is missing."""
-    found: Any = config
-    for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return otherwise
-        found = found[part]
-    return found
-
-
-def read_labels(declared: GeneratedLabels, release: Release) -> GeneratedLabels:
-    """Return the labels that a model generates, with the names that the release lists."""
-    if not isinstance(declared.names, NamesInFile):
-        return declared
-    content = release.dictionary(declared.names.files)
-    names = {name for entry in declared.names.entries for name in names_in(content, entry)}
-    return dataclasses.replace(declared, names=tuple(sorted(names)))
-
-
 def read_vocabulary(
-    source: VocabularySource | TokenLists | GeneList | WordVocabulary, release: Release
+    source: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary, release: Release
 ) -> GeneVocabulary:
-    """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes or a tokenizer."""
+    """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes, var or a tokenizer."""
     if isinstance(source, TokenLists):
         return read_token_lists(source, release)
     if isinstance(source, GeneList):
         return read_gene_list(source, release)
     if isinstance(source, WordVocabulary):
         return read_word_vocabulary(source, release)
+    if isinstance(source, VarNames):
+        return read_var_list(source, release)
     tokens = release.dictionary(source.files)
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."

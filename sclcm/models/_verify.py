@@ -15,7 +15,7 @@ from sclcm.checkpoints.readers import read_array, read_json, read_tensors
 from sclcm.models._measure import Measurement
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
 from sclcm.zoo._registry import get_spec
-from sclcm.zoo._spec import InWeights
+from sclcm.zoo._spec import InWeights, UnderKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -194,9 +194,11 @@ def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Che
     found = [file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))]
     if len(found) < 2:
         return
-    key = spec.config.tensors if isinstance(spec.config, InWeights) else None
+    key = spec.config.tensors if isinstance(spec.config, InWeights | UnderKey) else None
     states = [read_tensors(file, key=key) for file in found]
     for file, state in zip(found[1:], states[1:], strict=True):
+        if state.keys() - states[0].keys() and states[0].keys() - state.keys():
+            continue  # a fine-tuned model beside the pre-trained one
         shared = sorted(state.keys() & states[0].keys())
         if differing := [name for name in shared if not state[name].equal(states[0][name])]:
             text = f"{differing[0]} differs between {found[0].name} and {file.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
@@ -15,6 +16,8 @@ from sclcm.nn.kernel_attention import KernelAttention
 from sclcm.nn.layers import FeedForward, layer_norm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sclcm._sizes import Size
     from sclcm.nn.cache import KeyValues
 
@@ -72,11 +75,19 @@ class Block(nn.Module):
 
     def _finish(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
         """Add what the attention gave, then the feed-forward."""
+        x_bld = self._add(x_bld, mixed_bld)
         if self.is_pre_norm:
-            x_bld = self._kept(x_bld) + self.dropout(mixed_bld)
             return self._kept(x_bld) + self.dropout(self.ff(self.norm2(x_bld)))
-        x_bld = self.norm1(self._kept(x_bld) + self.dropout(mixed_bld))
         return self.norm2(self._kept(x_bld) + self.dropout(self.ff(x_bld)))
+
+    def _add(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
+        """Add what the attention gave."""
+        x_bld = self._kept(x_bld) + self.dropout(mixed_bld)
+        return x_bld if self.is_pre_norm else self.norm1(x_bld)
+
+    def halfway(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Return token vectors after the attention and before the feed-forward; shapes as given."""
+        return self._add(x_bld, self.attn(self.attended(x_bld), mask_bl))
 
     def _kept(self, x_bld: Tensor) -> Tensor:
         """Return what a part is added to."""
@@ -85,6 +96,13 @@ class Block(nn.Module):
     def attention_weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the weights of this block's attention, shape `(cells, heads, queries, keys)`, for its input."""
         return self.attn.weights(self.attended(x_bld), mask_bl)
+
+    def attention_received(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Return how much each key is attended to, shape `(cells, heads, keys)`, for the input of this block."""
+        if not isinstance(self.attn, KernelAttention):
+            msg = f"{type(self.attn).__name__} does not sum its weights without holding them all; use them instead."
+            raise TypeError(msg)
+        return self.attn.received(self.attended(x_bld), mask_bl)
 
 
 class Backbone(nn.Module):
@@ -124,6 +142,31 @@ class Backbone(nn.Module):
         for number, block in enumerate(self.blocks[:depth]):
             x_bld = block(x_bld, open_bl if number < self.n_blind else mask_bl)
         return self._normalize(x_bld) if depth == len(self.blocks) else x_bld
+
+    def attention_received(self, x_bld: Tensor, mask_bl: Tensor | None, *, halfway: bool = False) -> Tensor:
+        """Return how much each token is attended to, a mean over blocks and heads, shape `(cells, tokens)`."""
+        asked = self.attention_inputs(x_bld, mask_bl, halfway=halfway)
+        return torch.stack([block.attention_received(y_bld, mask_bl).mean(1) for block, y_bld in asked]).mean(0)
+
+    def attention_inputs(
+        self, x_bld: Tensor, mask_bl: Tensor | None, *, halfway: bool
+    ) -> Iterator[tuple[Block, Tensor]]:
+        """Yield each block with the token vectors whose attention is asked for.
+
+        Parameters
+        ----------
+        x_bld
+            Token vectors, shape `(cells, tokens, width)`.
+        mask_bl
+            Which tokens are real, shape `(cells, tokens)`, or `None` if all are.
+        halfway
+            Whether these are what the attention of the block has made already, as some authors have it, and not what
+            it is given.
+        """
+        for module in self.blocks:
+            block = cast("Block", module)
+            yield block, block.halfway(x_bld, mask_bl) if halfway else x_bld
+            x_bld = block(x_bld, mask_bl)
 
     def with_targets(self, x_bld: Tensor, target_bmd: Tensor, mask_bl: Tensor | None) -> tuple[Tensor, Tensor]:
         """Transform visible tokens and those whose value is to be generated.

@@ -13,6 +13,7 @@ from sclcm._sizes import as_int
 from sclcm.nn import readouts
 from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
+from sclcm.nn.sentence_heads import SentenceClassHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -241,3 +242,5 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return LayeredHead(config)
         case readouts.CellVectorHead():
             return CellVectorHead(config)
+        case readouts.SentenceClassHead():
+            return SentenceClassHead(config, d_model)

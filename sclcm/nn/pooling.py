@@ -81,6 +81,8 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
     match config:
         case readouts.MeanPooling():
             return mean_pool(x_bld, tokens.gene_mask_bl)
+        case readouts.GeneSum():
+            return (x_bld.float() * tokens.gene_mask_bl.unsqueeze(-1)).sum(1)
         case readouts.FirstToken():
             return x_bld[:, 0].float()
         case readouts.FromEnd(places=places):

@@ -190,6 +190,28 @@ class CellVectorHead:
     layer_norm: LayerNorm = field(default_factory=LayerNorm)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SentenceClassHead:
+    """Class head on the whole sentence, whose length is fixed: one number for each token, then layers over those.
+
+    Parameters
+    ----------
+    n_places
+        Tokens of every sentence.
+    d_hidden
+        Widths between its linear layers.
+    n_classes
+        Number of classes.
+    activation
+        Name of the non-linearity after each layer but the last.
+    """
+
+    n_places: Size
+    d_hidden: tuple[Size, ...]
+    n_classes: Size
+    activation: Text = "relu"
+
+
 HeadConfig: TypeAlias = (
     TiedTokenHead
     | TableHead
@@ -201,6 +223,7 @@ HeadConfig: TypeAlias = (
     | CellClassHead
     | LayeredHead
     | CellVectorHead
+    | SentenceClassHead
 )
 
 
@@ -241,6 +264,11 @@ class TokenMax:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneSum:
+    """Sum of the gene tokens; special tokens do not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueWeightedSum:
     """Sum of all tokens of a sentence, each times its value, special tokens included."""
 
@@ -277,7 +305,15 @@ class Concatenated:
 
 
 Pooling: TypeAlias = (
-    MeanPooling | FirstToken | FromEnd | TokenMean | TokenMax | ValueWeightedSum | ValueWeightedMean | Concatenated
+    MeanPooling
+    | GeneSum
+    | FirstToken
+    | FromEnd
+    | TokenMean
+    | TokenMax
+    | ValueWeightedSum
+    | ValueWeightedMean
+    | Concatenated
 )
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import AnnotateKeys, annotate_keys
+from sclcm.models._classification import class_names, label_by_head
 from sclcm.models._generation import label_by_decoding, named_labels
 from sclcm.models._load import load, models_with_labels
 from sclcm.models._pass import Input, open_input
 from sclcm.models._prototypes import UNKNOWN, Prototypes
 from sclcm.tl._embed import check_batch_size, embed_cells, warn_of_empty_cells
 from sclcm.tl._write import check_copy, provenance, write
+from sclcm.zoo._labels import ClassLabels, GeneratedLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +60,8 @@ def annotate(
     A model that generates says a coarse type, then a fine one, as words after the genes of the cell. The score is the
     probability of the fine word among all words that are cell types.
 
+    A model that was fine-tuned to classify says the most probable of its classes; the score is its probability.
+
     Parameters
     ----------
     %(adata)s
@@ -66,10 +70,10 @@ def annotate(
         The labels to choose from; `None` takes all that the model has. A model that generates has no choice.
     min_score
         Cells whose best label scores less are `"unknown"`; `None` takes the model's own bound, which is zero for a
-        model that generates.
+        model that generates or classifies.
     use_rep
-        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells. Not for
-        a model that generates.
+        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells. For
+        models with prototypes.
     %(source)s
     %(running)s
     %(writing)s
@@ -100,9 +104,20 @@ def annotate(
     keys = annotate_keys(pretrained.name, key_added)
     asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
     read = partial(open_input, adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
-    found = (_compare if pretrained.labels is None else _say)(adata, pretrained, asked, read=read)
+    found = _way(pretrained)(adata, pretrained, asked, read=read)
     logger.info("%d of %d cells labelled in %r", (found.label != UNKNOWN).sum(), len(found.label), keys.label)
     return write(adata, partial(_put, found=found, keys=keys, model=provenance(pretrained)), copy=copy)
+
+
+def _way(pretrained: Pretrained) -> Callable[..., _Found]:
+    """Return how a model labels cells."""
+    match pretrained.labels:
+        case ClassLabels():
+            return _classify
+        case GeneratedLabels():
+            return _say
+        case None:
+            return _compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +169,41 @@ def _compare(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Cal
     return _Found(label=label, score=score, labels=compared, min_score=bound, facts=facts, ontology=ontology)
 
 
+def _classify(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Callable[[], Input]) -> _Found:
+    """Label cells by the classes that a head scores."""
+    if asked.use_rep is not None:
+        msg = f"`use_rep` is {asked.use_rep!r}, but {pretrained.name!r} classifies by more than an embedding holds."
+        raise ValueError(msg)
+    names, own = class_names(pretrained)
+    chosen = _check_labels(asked.labels, names, pretrained)
+    bound = _check_bound(own if asked.min_score is None else asked.min_score)
+    data = read()
+    label, score = label_by_head(data, pretrained, chosen, batch_size=asked.batch_size)
+    label[score < bound] = UNKNOWN
+    warn_of_empty_cells(data, pretrained, f"their label is {UNKNOWN!r}")
+    return _Found(label=label, score=score, labels=list(chosen), min_score=bound, facts=data.facts())
+
+
+def _check_labels(labels: Sequence[str] | None, names: Sequence[str], pretrained: Pretrained) -> Sequence[str]:
+    """Return the labels to choose from, each of which must be a class of the model."""
+    if labels is None:
+        return names
+    _check_is_list(labels)
+    if unknown := [label for label in labels if label not in names]:
+        msg = f"`labels` names {unknown[0]!r}; {pretrained.name!r} knows {', '.join(map(repr, names))}."
+        raise ValueError(msg)
+    return [name for name in names if name in labels]
+
+
+def _check_is_list(labels: Sequence[str]) -> None:
+    if isinstance(labels, str):
+        msg = f"`labels` is the text {labels!r}; expected a list of labels."
+        raise TypeError(msg)
+    if not len(labels):
+        msg = "`labels` is empty; name the labels to choose from, or pass None for all of them."
+        raise ValueError(msg)
+
+
 def _say(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Callable[[], Input]) -> _Found:
     """Label cells by what the model says of them."""
     for name, value, why in (
@@ -194,12 +244,8 @@ def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: flo
         able = ", ".join(map(repr, models_with_labels()))
         msg = f"{pretrained.name!r} comes without label prototypes and says no labels; those that do are {able}."
         raise ValueError(msg)
-    if isinstance(labels, str):
-        msg = f"`labels` is the text {labels!r}; expected a list of labels."
-        raise TypeError(msg)
-    if labels is not None and not len(labels):
-        msg = "`labels` is empty; name the labels to choose from, or pass None for all of them."
-        raise ValueError(msg)
+    if labels is not None:
+        _check_is_list(labels)
     chosen = pretrained.prototypes if labels is None else pretrained.prototypes.restricted(labels)
     return chosen, _check_bound(chosen.min_score if min_score is None else min_score)
 

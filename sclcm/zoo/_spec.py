@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
-from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm._sizes import ReleaseFacts
-    from sclcm.encoding.depth import DepthValue
     from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
-    from sclcm.zoo._recipes import GeneRecipe
-    from sclcm.zoo._submodels import InSubmodels
-    from sclcm.zoo._vocabularies import GeneList, TokenLists, WordVocabulary
+    from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+    from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
 
-Needs: TypeAlias = Literal["counts", "log1p", "expression"]
-"""What a matrix must hold: raw counts, log1p of counts per 10,000, or expression in any unit; nothing negative."""
+Needs: TypeAlias = Literal["counts", "expression"]
+"""What a matrix must hold: raw counts, or expression in any unit, finite and not negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +123,6 @@ class Recipe:
     decoding
         Tokens that are added to the sentence first. What is pooled is then what the last step reads, which is all but
         the token that it adds; the pooling is a `FromEnd` over the last block.
-    encoding
-        How the matrix becomes sentences for this recipe, or `None` where that is as the family does it.
-    needs
-        What the matrix must hold for this recipe, or `None` where that is as the family says.
-    accepts_bulk
-        Whether the recipe is for bulk samples.
-    depth
-        Depth that the model is asked for, in a model with a token that says so; `None` is as in the encoding.
-    submodels
-        Submodels that it is for, of a family that has some; empty if it is for any.
     """
 
     pooling: Pooling = field(default_factory=MeanPooling)
@@ -143,51 +130,6 @@ class Recipe:
     head: str | None = None
     l2_normalize: bool = False
     decoding: GreedyDecoding | None = None
-    encoding: Encoding | None = None
-    needs: Needs | None = None
-    accepts_bulk: bool = False
-    depth: DepthValue | None = None
-    submodels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamesInFile:
-    """Names that a file of the release lists.
-
-    Parameters
-    ----------
-    files
-        Patterns of the file, in order of preference; JSON or a pickled dictionary.
-    entries
-        Its entries with names, which are united.
-    """
-
-    files: tuple[str, ...]
-    entries: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratedLabels:
-    """Cell types that a model says by adding tokens to a cell's sentence.
-
-    Parameters
-    ----------
-    names
-        Tokens that are cell types; any other token is no label.
-    unnamed
-        One of them that stands for cells without a type.
-    recipe
-        The recipe whose decoding adds them.
-    fine
-    coarse
-        Where the two labels stand, counted from the end of the finished sentence; 0 is its last token.
-    """
-
-    names: NamesInFile | tuple[str, ...]
-    unnamed: str
-    recipe: str
-    fine: int
-    coarse: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +145,19 @@ class InWeights:
     """
 
     key: str
+    tensors: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderKey:
+    """The tensors lie under a key of the weights file, and there is no configuration.
+
+    Parameters
+    ----------
+    tensors
+        The entry with the tensors.
+    """
+
     tensors: str
 
 
@@ -246,6 +201,8 @@ class Variant:
         Recipes that come in, or replace those of the family.
     architecture
         Parts of the architecture that come in, or replace those of the family, by the name of their field.
+    labels
+        Labels that they give, or `None` where that is as in the family.
     """
 
     when: tuple[Condition, ...]
@@ -253,6 +210,60 @@ class Variant:
     keys: KeyMap = field(default_factory=KeyMap)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     architecture: Mapping[str, object] = field(default_factory=dict)
+    labels: ClassLabels | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFiles:
+    """Files that the authors themselves publish on the model hub.
+
+    Parameters
+    ----------
+    repository
+        `owner/name`.
+    revision
+        The commit, 40 hexadecimal digits; never a branch or a tag, since they move.
+    files
+        Path in the repository -> sha256 of the file, or `None` where nobody has published it.
+    n_bytes
+        Size of the weights file, or `None` where it is not known.
+    """
+
+    repository: str
+    revision: str
+    files: Mapping[str, str | None]
+    n_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One set of published weights.
+
+    Parameters
+    ----------
+    description
+        Corpus and size, in a line.
+    license
+        Licence of the weights.
+    source
+        Where the authors publish them, in words that a person can follow.
+    files
+        What the user has to get there, because it cannot be fetched; the names decide, folders do not matter.
+    hub
+        What is fetched from the model hub.
+    bundled
+        Folder inside the package's `weights`, for weights that come with the package.
+    n_parameters
+        Trained numbers of it, or `None` where nobody has stated or counted them.
+    """
+
+    description: str
+    license: str
+    source: str = ""
+    files: tuple[str, ...] = ()
+    hub: HubFiles | None = None
+    bundled: str | None = None
+    n_parameters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,8 +290,6 @@ class ModelSpec:
         The authors' tensor names and ours.
     recipes
         Embeddings as published; `"embed"` is the default.
-    gene_recipes
-        What a decoder says of every gene, as published.
     arrays
         Companion arrays that the encoding names.
     weights
@@ -294,11 +303,11 @@ class ModelSpec:
     prototypes
         Label prototypes, where the model has them.
     labels
-        Labels that the model generates, where it does.
+        Labels that the model generates or scores, where it does.
     checkpoints
         Published weights; the first is the default.
     needs
-        What the matrix must hold, where a recipe says nothing else.
+        What the matrix must hold: raw counts, or expression in any unit, finite and not negative.
     accepts_bulk
         Whether the authors use it on bulk samples as well, so that those are no reason for a warning.
     """
@@ -307,19 +316,18 @@ class ModelSpec:
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | TokenLists | GeneList | WordVocabulary
+    vocabulary: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap
     recipes: Mapping[str, Recipe]
-    gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | InWeights | InSubmodels | None = "config.json"
+    config: str | InWeights | UnderKey | None = "config.json"
     requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None
-    labels: GeneratedLabels | None = None
+    labels: GeneratedLabels | ClassLabels | None = None
     checkpoints: Mapping[str, Checkpoint]
     needs: Needs = "counts"
     accepts_bulk: bool = False
@@ -346,5 +354,6 @@ def with_variants(spec: ModelSpec, facts: ReleaseFacts, vocabulary: GeneVocabula
                 architecture=dataclasses.replace(spec.architecture, **{**variant.architecture, "heads": heads}),  # type: ignore[arg-type]
                 keys=spec.keys + variant.keys,
                 recipes={**spec.recipes, **variant.recipes},
+                labels=variant.labels or spec.labels,
             )
     return spec

@@ -174,3 +174,43 @@ class WordVocabulary:
     respell: tuple[tuple[str, str], ...] = ()
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarNames:
+    """The names of var of an AnnData file, in the order of their token ids.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference.
+    ids
+        What the genes are named by.
+    pad
+    mask
+        Which of the special tokens pad a batch and hide a token.
+    before
+    after
+        Special tokens whose ids come before and after those of the genes.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    merge
+        What becomes of several columns of one gene.
+    """
+
+    files: tuple[str, ...]
+    ids: Literal["ensembl", "symbol"]
+    pad: str
+    mask: str | None = None
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)
+    merge: Merge = "sum"
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """All special tokens."""
+        return self.before + self.after

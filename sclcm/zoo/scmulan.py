@@ -19,7 +19,8 @@ from sclcm.nn.configs import (
 )
 from sclcm.nn.readouts import FromEnd, GreedyDecoding, LinearHead
 from sclcm.zoo._card import ModelCard
-from sclcm.zoo._spec import Checkpoint, GeneratedLabels, InWeights, ModelSpec, NamesInFile, Recipe
+from sclcm.zoo._labels import GeneratedLabels, NamesInFile
+from sclcm.zoo._spec import Checkpoint, InWeights, ModelSpec, Recipe
 from sclcm.zoo._vocabularies import SynonymTable, TokenLists, WiderGenes
 
 BLOCK = "transformer.h.{}."

@@ -210,6 +210,13 @@ def test_squeeze_of_a_longer_axis_is_an_error():
         KeyMap(Squeeze("w", "o")).forward({"w": A})
 
 
+def test_squeeze_of_several_axes_comes_back():
+    keys, stored = KeyMap(Squeeze("w", "o", axis=(0, 2))), {"w": numbered(1, 3, 1, 2)}
+    ours = keys.forward(stored)
+    assert ours["o"].shape == (3, 2)
+    assert_same(keys.backward(ours), stored)
+
+
 def test_braces_that_are_no_template_are_left_alone():
     assert_same(KeyMap(Rename("w", "{x}")).forward({"w": A}), {"{x}": A})
 

@@ -170,6 +170,23 @@ def test_blocks_take_it_in_place_of_softmax(norm):
         backbone.with_targets(x, x, None)
 
 
+def test_attention_of_a_stack_is_the_mean_of_its_blocks_before_or_after_their_own_sum():
+    config = configs.BackboneConfig(
+        n_blocks=2, attention=attention(), feed_forward=configs.FeedForward(d_hidden=5), norm="pre"
+    )
+    backbone, x = Backbone(config, WIDTH).eval(), torch.randn(3, 6, WIDTH)
+    with torch.no_grad():
+        for halfway in (False, True):
+            y, maps = x, []
+            for block in backbone.blocks:
+                asked = y + block.attn(block.norm1(y), MASK) if halfway else y
+                maps.append(block.attn.weights(block.norm1(asked), MASK))
+                y = block(y, MASK)
+            wanted = (torch.stack(maps).mean((0, 2)) * MASK[:, :, None]).sum(1) / MASK.sum(1, keepdim=True)
+            found = backbone.attention_received(x, MASK, halfway=halfway)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_memory_is_linear_in_length():
     module, x = make(), torch.randn(1, 17_000, WIDTH)
     largest = 0
