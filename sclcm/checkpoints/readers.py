@@ -89,7 +89,9 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     return Machine(data, source=f"{path}", table=allowed_names(f"{path}"), inert=names).load()
 
 
-def read_checkpoint(path: str | Path, *, tensors: str, settings: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_checkpoint(
+    path: str | Path, *, tensors: str, settings: str, within: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a file of `torch.save` with tensors under one key and the settings of the model under another.
 
     Parameters
@@ -99,6 +101,8 @@ def read_checkpoint(path: str | Path, *, tensors: str, settings: str) -> tuple[d
     tensors
     settings
         The two keys.
+    within
+        The entry with the two, in a file that holds several models.
 
     Returns
     -------
@@ -106,6 +110,11 @@ def read_checkpoint(path: str | Path, *, tensors: str, settings: str) -> tuple[d
     """
     path = Path(path)
     content = read_torch(path)
+    if within is not None:
+        if not isinstance(content, dict) or within not in content:
+            msg = f"`{path}` has no entry {within!r}; it holds {_some(content)}."
+            raise FormatError(msg)
+        content = content[within]
     found = content.get(settings) if isinstance(content, dict) else None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         msg = f"`{path}` has no settings under {settings!r}; it holds {_some(content)}."

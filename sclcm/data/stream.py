@@ -12,6 +12,7 @@ from sclcm.data.matrix import as_frame
 from sclcm.data.rows import sort_columns
 from sclcm.data.validation import check_values
 from sclcm.encoding.chunks import CellChunk
+from sclcm.encoding.normalize import known_totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ class ChunkReader:
     check
     consumer
         As for `iter_chunks`.
+    finds_median
+        Whether chunks are to know the median total of the data set, for which it is read once more, first.
     """
 
     def __init__(
@@ -60,12 +63,17 @@ class ChunkReader:
         obs_columns: Sequence[str] = (),
         check: Check = "counts",
         consumer: str = "This call",
+        finds_median: bool = False,
     ) -> None:
         table = as_frame(obs)
         _check_arguments(source, alignment, table, chunk_size=chunk_size, obs_columns=obs_columns)
         self._source, self._alignment, self._chunk_size = source, alignment, chunk_size
         self._columns = {column: table[column] for column in obs_columns}
         self._check, self._consumer = check, consumer
+        self._median = None
+        if finds_median:
+            totals = np.concatenate([known_totals(self.make(block)) for block in self.blocks()])
+            self._median = float(np.median(totals[totals > 0])) if totals.any() else 0.0
 
     def blocks(self) -> Iterator[RowBlock]:
         """Read the matrix, a chunk at a time, each as one block."""
@@ -88,6 +96,7 @@ class ChunkReader:
             totals=np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(),
             named_totals=named_totals,
             n_genes=np.diff(rows.indptr).astype(np.int64),
+            typical_total=self._median,
             obs={name: _values(column.iloc[start : start + rows.shape[0]]) for name, column in self._columns.items()},
         )
 

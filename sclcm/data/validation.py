@@ -6,20 +6,30 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sclcm.data.sampling import argument_for, count_places, recoverable_places, recovery_call
+from sclcm.data.sampling import argument_for, count_places, recoverable_places, recovery_call, sample_rows
+from sclcm.data.verdicts import are_counts
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sclcm.data.matrix import MatrixSource
 
-Check = Literal["counts", "any"]
+Check = Literal["counts", "log1p", "any"]
+
+_HIGHEST_LOG1P = 9.211
+"""Just above log1p of 10,000."""
+
+_UNITS = {
+    "counts": "raw counts",
+    "log1p": "log1p of counts per 10,000",
+    "any": "values that are finite and not negative",
+}
 
 
 def check_values(
     rows: csr_matrix, source: MatrixSource, *, start: int, check: Check = "counts", consumer: str = "This call"
 ) -> None:
-    """Raise unless every stored value is finite and not negative, and for `"counts"` an integer.
+    """Raise unless every stored value is finite and not negative, for `"counts"` an integer, for `"log1p"` small.
 
     Parameters
     ----------
@@ -30,7 +40,7 @@ def check_values(
     start
         Row number of the first of them.
     check
-        `"counts"` or `"any"`.
+        `"counts"`, `"log1p"` (log1p of counts per 10,000) or `"any"`.
     consumer
         Who needs the counts, as messages name it.
     """
@@ -42,9 +52,30 @@ def check_values(
     cell, gene = source.obs_names[start + row], source.var.index[rows.indices[position]]
     msg = (
         f"`{source.name}` holds {value:.6g} (cell {str(cell)!r}, gene {str(gene)!r}), {wrong}. {consumer} needs "
-        f"{'raw counts' if check == 'counts' else 'values that are finite and not negative'}; {_remedy(source, value)}"
+        f"{_UNITS[check]}; {LOG1P_REMEDY if check == 'log1p' and value > 0 else _remedy(source, value)}"
     )
     raise ValueError(msg)
+
+
+LOG1P_REMEDY = "of raw counts, `sc.pp.normalize_total(adata, target_sum=1e4)` and `sc.pp.log1p(adata)` make them"
+
+
+def refuse_counts(source: MatrixSource, *, consumer: str, instead: str) -> None:
+    """Raise if a matrix holds raw counts, where logarithms are to be read.
+
+    Parameters
+    ----------
+    source
+        The matrix, of which a sample is looked at.
+    consumer
+        Who reads it, as messages name it.
+    instead
+        What to do, as messages say it.
+    """
+    _, rows = sample_rows(source, 256)
+    if are_counts(rows.data):
+        msg = f"`{source.name}` holds raw counts, but {consumer} reads log1p of counts per 10,000 here; {instead}."
+        raise ValueError(msg)
 
 
 def _first_wrong(values: np.ndarray, check: Check) -> tuple[int | None, str]:
@@ -55,12 +86,12 @@ def _first_wrong(values: np.ndarray, check: Check) -> tuple[int | None, str]:
         return int(np.flatnonzero(~np.isfinite(values))[0]), "which is no number to compute with"
     if low < 0:
         return int(np.flatnonzero(values < 0)[0]), "which is negative"
-    if check == "any":
-        return None, ""
-    fractional = values != np.rint(values)
-    if not fractional.any():
-        return None, ""
-    return int(np.flatnonzero(fractional)[0]), "not a raw count"
+    wrong, what = np.zeros(0, dtype=bool), ""
+    if check == "log1p" and high > _HIGHEST_LOG1P:
+        wrong, what = values > _HIGHEST_LOG1P, "more than log1p of 10,000"
+    elif check == "counts":
+        wrong, what = values != np.rint(values), "not a raw count"
+    return (int(wrong.argmax()), what) if wrong.any() else (None, "")
 
 
 def _remedy(source: MatrixSource, value: float) -> str:

@@ -9,30 +9,25 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import expand, groups, normalize, recount, select, sentences, values
-from sclcm.nn import configs, fixed_configs, gated_configs, readouts
-from sclcm.zoo import _labels, _spec
+from sclcm.encoding import depth, expand, groups, normalize, recount, select, sentences, values
+from sclcm.nn import configs, decoder_configs, fixed_configs, gated_configs, readouts
+from sclcm.zoo import _labels, _recipes, _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MODULES = (
-    _sizes,
-    configs,
-    fixed_configs,
-    gated_configs,
-    readouts,
-    expand,
-    groups,
-    normalize,
-    recount,
-    select,
-    sentences,
-    values,
-    _labels,
-    _spec,
+    *(_sizes, configs, decoder_configs, fixed_configs, gated_configs, readouts),
+    *(depth, expand, groups, normalize, recount, select, sentences, values, _labels, _recipes, _spec),
 )
-_ROOTS = (configs.LCMConfig, sentences.Encoding, _spec.Recipe, _labels.GeneratedLabels, _labels.ClassLabels)
+_ROOTS = (
+    configs.LCMConfig,
+    sentences.Encoding,
+    _spec.Recipe,
+    _labels.GeneratedLabels,
+    _labels.ClassLabels,
+    _recipes.GeneRecipe,
+)
 
 
 @cache

@@ -19,7 +19,7 @@ def checkpoint_folder(family: str, key: str, checkpoint: Checkpoint) -> Path:
     """Return the one folder that holds all files of a checkpoint; fetch those that can be and are not there."""
     if checkpoint.bundled is not None:
         return Path(str(files("sclcm.weights"))) / checkpoint.bundled
-    name, folder = f"{family}.{key}", _cache_folder(family, key)
+    name, folder = f"{family}.{key}", _cache_folder(family, checkpoint.folder or key)
     if missing := [path for path in checkpoint.files if not (folder / file_name(path)).is_file()]:
         msg = (
             f"The weights of {name!r} do not come with the package and cannot be fetched automatically. "
@@ -43,7 +43,7 @@ def describe_files(family: str, key: str, checkpoint: Checkpoint) -> dict[str, A
         "source": "; ".join(sources),
         "files": [*({} if hub is None else hub.files), *checkpoint.files],
         "weights_mb": None if hub is None or hub.n_bytes is None else round(hub.n_bytes / 1e6),
-        "folder": None if checkpoint.bundled is not None else str(_cache_folder(family, key)),
+        "folder": None if checkpoint.bundled is not None else str(_cache_folder(family, checkpoint.folder or key)),
     }
 
 

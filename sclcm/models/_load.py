@@ -24,6 +24,7 @@ from sclcm.models._release import (
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import ModelSpec, with_variants
+from sclcm.zoo._submodels import InSubmodels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,8 +159,14 @@ def describe(name: str) -> dict[str, Any]:
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
-        "heads": sorted({*spec.architecture.heads, *(head for variant in spec.variants for head in variant.heads)}),
+        "gene_recipes": {recipe: str(value) for recipe, value in spec.gene_recipes.items()},
+        "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
     }
+
+
+def _all_heads(spec: ModelSpec) -> list[str]:
+    decoder = spec.architecture.decoder
+    return [*spec.architecture.heads, *(() if decoder is None else decoder.heads)]
 
 
 def _all_recipes(spec: ModelSpec) -> dict[str, object]:
@@ -181,8 +188,10 @@ def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
 
 def _load_name(name: str, given: Mapping[str, Any]) -> Pretrained:
     spec, key = _find_checkpoint(name)
-    _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
-    return load_release(spec, checkpoint_folder(spec.name, key, spec.checkpoints[key]), name=name, given=given)
+    checkpoint = spec.checkpoints[key]
+    _check_given(given, {"vocabulary", *names_asked(spec)} - checkpoint.given.keys(), repr(f"{spec.name}.{key}"))
+    folder = checkpoint_folder(spec.name, key, checkpoint)
+    return load_release(spec, folder, name=name, given={**checkpoint.given, **given})
 
 
 def _load_path(path: Path, family: str | None, given: Mapping[str, Any]) -> Pretrained:
@@ -192,7 +201,13 @@ def _load_path(path: Path, family: str | None, given: Mapping[str, Any]) -> Pret
         return load_saved(folder)
     weights = path if path.is_file() else None
     spec = get_spec(family) if family is not None else _detect(folder, given, has_weights=weights is not None)
-    return load_release(spec, folder, name=spec.name, given=given, weights=weights)
+    return load_release(spec, folder, name=_name(spec, given), given=given, weights=weights)
+
+
+def _name(spec: ModelSpec, given: Mapping[str, Any]) -> str:
+    """Return the name of a model of one's own files: that of a checkpoint, if the arguments are those that pick it."""
+    named = [key for key, each in spec.checkpoints.items() if each.given and each.given.items() <= given.items()]
+    return f"{spec.name}.{named[0]}" if named else spec.name
 
 
 def _detect(folder: Path, given: Mapping[str, Any], *, has_weights: bool) -> ModelSpec:
@@ -245,7 +260,7 @@ def load_release(
     release = Release(folder, _dictionary_folders(folder, given))
     weights = weights or find_one(folder, spec.weights)
     release.used.append(weights)
-    tensors, config = read_weights(spec, weights, release)
+    tensors, config = read_weights(spec, weights, release, given=given)
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
     check_requirements(spec, config)
@@ -254,8 +269,8 @@ def load_release(
     labels = None if spec.labels is None else read_labels(spec.labels, release)
     arrays = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
-    encoding, recipes = resolve_sizes((spec.encoding, spec.recipes), facts)
-    check_settings((encoding, recipes))
+    encoding, recipes, gene_recipes = resolve_sizes((spec.encoding, spec.recipes, spec.gene_recipes), facts)
+    check_settings((encoding, recipes, gene_recipes))
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     check_labels(labels, architecture)
@@ -271,6 +286,8 @@ def load_release(
         encoding=encoding,
         architecture=architecture,
         recipes=recipes,
+        gene_recipes=gene_recipes,
+        submodel=spec.config.choose(given) if isinstance(spec.config, InSubmodels) else None,
         arrays=arrays,
         prototypes=prototypes,
         labels=labels,

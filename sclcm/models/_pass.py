@@ -20,8 +20,10 @@ from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
 from sclcm.data.stream import ChunkReader, RowBlock
+from sclcm.data.validation import refuse_counts
 from sclcm.data.verdicts import judge
 from sclcm.encoding.batches import TokenBatch, iter_batches
+from sclcm.encoding.normalize import LogNormalizeToMedian
 from sclcm.engine.infer import Reducer, run, token_budget
 
 if TYPE_CHECKING:
@@ -139,7 +141,8 @@ class Input:
             self.obs,
             chunk_size=chunk_size,
             obs_columns=[column for column in pretrained.encoding.obs_columns if column in self.obs],
-            check="any" if pretrained.needs == "expression" else "counts",
+            check="any" if pretrained.needs == "expression" else pretrained.needs,
+            finds_median=any(isinstance(step, LogNormalizeToMedian) for step in pretrained.encoding.normalize),
             consumer=repr(pretrained.name),
         )
 
@@ -221,7 +224,9 @@ def open_input(
     conditions = _conditions(adata, pretrained, batch_key) if check_fit else None
     check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
-    if check_fit and not pretrained.accepts_bulk:
+    if check_fit and pretrained.needs == "log1p":
+        refuse_counts(source, consumer=repr(pretrained.name), instead="use a recipe for counts, such as 'embed'")
+    elif check_fit and not pretrained.accepts_bulk:
         _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
         source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns

@@ -15,6 +15,7 @@ from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.readouts import Concatenated, FromEnd, LinearHead
+from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class Pretrained:
     architecture
         The model's configuration, sizes filled in.
     recipes
-        Embeddings as published, by name.
+    gene_recipes
+        Embeddings of cells, and what a decoder says of genes, as published, by name.
+    submodel
+        Which of the models of its file it is, where that holds several.
     arrays
         Companion arrays that the encoding reads, in vocabulary order.
     prototypes
@@ -79,6 +83,8 @@ class Pretrained:
     encoding: Encoding
     architecture: LCMConfig
     recipes: Mapping[str, Recipe]
+    gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
+    submodel: str | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     prototypes: Prototypes | None = None
     labels: GeneratedLabels | ClassLabels | None = None
@@ -147,12 +153,55 @@ class Pretrained:
             raise ValueError(msg)
         self.depth(chosen)
         self.width(chosen)
+        self._check_reading(chosen)
         if chosen.decoding is not None and (
             chosen.layer != -1 or chosen.head is not None or not isinstance(chosen.pooling, FromEnd)
         ):
             msg = f"`recipe` is {chosen!r}; what is decoded is pooled by `FromEnd` over the last block, without a head."
             raise ValueError(msg)
         return chosen
+
+    def gene_recipe(self, recipe: str | GeneRecipe) -> GeneRecipe:
+        """Return a recipe of what the decoder says of genes; `ValueError` lists those that exist."""
+        if self.architecture.decoder is None:
+            msg = f"{self.name!r} has no decoder, so that it says nothing of genes that a cell does not express."
+            raise ValueError(msg)
+        if isinstance(recipe, GeneRecipe):
+            chosen = recipe
+        elif isinstance(recipe, str) and recipe in self.gene_recipes:
+            chosen = self.gene_recipes[recipe]
+        else:
+            msg = f"`recipe` is {recipe!r}; {self.name!r} has {', '.join(map(repr, self.gene_recipes))}."
+            raise ValueError(msg)
+        if chosen.head is not None and chosen.head not in self.architecture.decoder.heads:
+            heads = sorted(self.architecture.decoder.heads)
+            msg = f"`recipe.head` is {chosen.head!r}; the decoder of {self.name!r} has the heads {heads}."
+            raise ValueError(msg)
+        self._check_reading(chosen)
+        return chosen
+
+    def _check_reading(self, recipe: Recipe | GeneRecipe) -> None:
+        """Refuse a recipe of another submodel, or one that asks for a depth where none can be asked for."""
+        if recipe.submodels and self.submodel not in recipe.submodels:
+            msg = (
+                f"The recipe is for the submodel {' or '.join(map(repr, recipe.submodels))}, but this is "
+                f"{self.submodel!r}; load that one, as in `load(..., submodel={recipe.submodels[0]!r})`."
+            )
+            raise ValueError(msg)
+        encoding = recipe.encoding or self.encoding
+        if recipe.depth is not None and (encoding.depth is None or encoding.depth.target is None):
+            msg = f"`recipe.depth` is {recipe.depth!r}, but no token of {self.name!r} says which depth is asked for."
+            raise ValueError(msg)
+
+    def reading(self, recipe: Recipe | GeneRecipe) -> Pretrained:
+        """Return this model, reading matrices as a recipe does."""
+        encoding = recipe.encoding or self.encoding
+        if recipe.depth is not None and encoding.depth is not None:
+            encoding = dataclasses.replace(encoding, depth=encoding.depth.aiming_at(recipe.depth))
+        bulk = isinstance(recipe, Recipe) and recipe.accepts_bulk
+        return dataclasses.replace(
+            self, encoding=encoding, needs=recipe.needs or self.needs, accepts_bulk=self.accepts_bulk or bulk
+        )
 
     def depth(self, recipe: Recipe) -> int:
         """Return how many blocks a recipe runs through."""

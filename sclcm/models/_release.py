@@ -24,6 +24,7 @@ from sclcm.zoo._spec import (
     UnderKey,
     VocabularySource,
 )
+from sclcm.zoo._submodels import InSubmodels
 from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
 if TYPE_CHECKING:
@@ -69,9 +70,15 @@ class Release:
         return found
 
 
-def read_weights(spec: ModelSpec, weights: Path, release: Release) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def read_weights(
+    spec: ModelSpec, weights: Path, release: Release, *, given: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Return the tensors and the configuration, wherever the release has it."""
     match spec.config:
+        case InSubmodels(key=key, tensors=entry) as several:
+            chosen = several.choose(given)
+            tensors, config = read_checkpoint(weights, tensors=entry, settings=key, within=chosen)
+            return spec.keys.bare(tensors), several.settings(config)
         case InWeights(key=key, tensors=entry):
             tensors, config = read_checkpoint(weights, tensors=entry, settings=key)
             return spec.keys.bare(tensors), config
@@ -86,12 +93,22 @@ def read_weights(spec: ModelSpec, weights: Path, release: Release) -> tuple[dict
 def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     """Refuse a configuration of which another kind of model is built."""
     for key, value in spec.requires.items():
-        if config.get(key, value) != value:
+        if (found := _nested(config, key, otherwise=value)) != value:
             msg = (
-                f"The configuration says {key!r} is {config[key]!r}, but only models with {value!r} are known of "
+                f"The configuration says {key!r} is {found!r}, but only models with {value!r} are known of "
                 f"{spec.name!r}; its weights would mean something else."
             )
             raise ValueError(msg)
+
+
+def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object:
+    """Return an entry, dots going into nested parts; something else where it is missing."""
+    found: Any = config
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return otherwise
+        found = found[part]
+    return found
 
 
 def read_vocabulary(

@@ -21,6 +21,7 @@ from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
 from sclcm.nn.configs import LCMConfig
 from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _CONFIG: Mapping[str, Any] = {
     "recipes": dict[str, Any],
     "prototypes": dict[str, Any] | None,
 }
-_CONFIG_MORE: Mapping[str, Any] = {"needs": Needs, "accepts_bulk": bool}
+_CONFIG_MORE: Mapping[str, Any] = {"needs": Needs, "accepts_bulk": bool, "submodel": str | None}
 _VOCABULARY: Mapping[str, Any] = {
     "features": list[str],
     "token_ids": list[int],
@@ -113,7 +114,7 @@ def _write_files(model: Pretrained, folder: Path) -> None:
 
 
 def _config_of(model: Pretrained) -> dict[str, object]:
-    plain = ("name", "family", "pad", "mask", "needs", "accepts_bulk")
+    plain = ("name", "family", "pad", "mask", "needs", "accepts_bulk", "submodel")
     return {
         "format": FORMAT,
         "source_sha256": model.sha256,
@@ -122,6 +123,7 @@ def _config_of(model: Pretrained) -> dict[str, object]:
         "encoding": to_json(model.encoding),
         "architecture": to_json(model.architecture),
         "recipes": to_json(model.recipes),
+        "gene_recipes": to_json(model.gene_recipes),
         "prototypes": None if model.prototypes is None else model.prototypes.to_json(),
         "labels": to_json(model.labels),
     }
@@ -145,7 +147,7 @@ def load_saved(folder: Path) -> Pretrained:
     """Read a folder that `Pretrained.save` wrote; its weights stay in the file until they are used."""
     files = [folder / name for name in SAVED_FILES]
     digest = Digest.of(files)
-    config = {"labels": None, **_read_fields(files[0], _CONFIG)}
+    config = {"labels": None, "gene_recipes": {}, **_read_fields(files[0], _CONFIG)}
     more = {name: config[name] for name in _CONFIG_MORE if name in config}
     _check_fields(more, {name: hint for name, hint in _CONFIG_MORE.items() if name in more}, files[0])
     tensors = read_tensors(files[2], mapped=True)
@@ -163,6 +165,7 @@ def load_saved(folder: Path) -> Pretrained:
         encoding=_declared(config, "encoding", Encoding, file=files[0]),
         architecture=architecture,
         recipes=_declared(config, "recipes", dict[str, Recipe], file=files[0]),
+        gene_recipes=_declared(config, "gene_recipes", dict[str, GeneRecipe], file=files[0]),
         arrays=arrays,
         prototypes=prototypes,
         labels=_declared(config, "labels", GeneratedLabels | ClassLabels | None, file=files[0]),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm._sizes import Flag, Number, Size, Text
+    from sclcm.nn.decoder_configs import DecoderConfig
     from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.readouts import HeadConfig
@@ -372,6 +373,8 @@ class LCMConfig:
         The stack of blocks.
     heads
         Heads by name; a name is what `Recipe.head` refers to.
+    decoder
+        A second stack of blocks that reads what the first made of a cell, or `None`.
     """
 
     d_model: Size
@@ -384,3 +387,4 @@ class LCMConfig:
     embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None
     backbone: BackboneConfig
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
+    decoder: DecoderConfig | None = None

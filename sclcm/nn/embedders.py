@@ -175,6 +175,13 @@ class Embedder(nn.Module):
             return None
         return self.value.hidden(tokens.value_bl, tokens.gene_mask_bl)
 
+    def values(self, values: Tensor) -> Tensor:
+        """Return the vectors of values alone, where they are added to genes'; any shape, vectors with one axis more."""
+        if not isinstance(self.value, AddedBins):
+            msg = f"The vector of a value alone is not known of {type(self.value).__name__}."
+            raise TypeError(msg)
+        return self.value.bins(values)
+
     def genes(self, token_ids: Tensor) -> Tensor:
         """Return the vectors of genes alone; ids of any shape, vectors with one axis more."""
         vectors = self.gene(token_ids)

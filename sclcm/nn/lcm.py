@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sclcm._sizes import as_int
 from sclcm.nn import configs
 from sclcm.nn.backbone import Backbone, Block
+from sclcm.nn.decoder import Decoder
 from sclcm.nn.embedders import Embedder, require_condition
 from sclcm.nn.heads import HeadInput, build_heads, read
 
@@ -29,6 +30,7 @@ class LCM(nn.Module):
         self.embed = Embedder(config)
         self.backbone = Backbone(config.backbone, width)
         self.heads = build_heads(config.heads, width, self.embed.gene)
+        self.decoder = None if config.decoder is None else Decoder(config.decoder, width, self.embed.gene)
         self.apply(_initialize)
 
     @property
@@ -40,6 +42,13 @@ class LCM(nn.Module):
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
         hidden_bl = self.embed.hidden(tokens) if self.backbone.n_blind else None
         return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks, hidden_bl)
+
+    def decode(self, x_bld: Tensor, tokens: TokenTensors) -> Tensor:
+        """Return what the decoder makes of token vectors, shape `(cells, places, width of the decoder)`."""
+        if self.decoder is None:
+            msg = "This model has no decoder."
+            raise ValueError(msg)
+        return self.decoder(x_bld, tokens, self.embed)
 
     def prefill(self, tokens: TokenTensors, *, n_last: int, n_more: int) -> tuple[Tensor, Cache]:
         """Read sentences that are to be continued token by token; the attention must be causal.

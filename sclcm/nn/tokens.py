@@ -29,6 +29,10 @@ class TokenTensors:
         Number of each cell's condition, such as its batch, shape `(cells,)`, or `None`.
     place_bl
         Place of each token in its sentence, shape `(cells, tokens)`; `None` counts from the left.
+    unread_ids_bm
+    unread_value_bm
+        Tokens that are in no sentence though they have a value, which a decoder reads, with those values, each of shape
+        `(cells, unread tokens)`, or `None`. Of a token that is in the sentence as well, the sentence counts.
     """
 
     token_ids_bl: Tensor
@@ -37,6 +41,8 @@ class TokenTensors:
     value_bl: Tensor | None = None
     condition_b: Tensor | None = None
     place_bl: Tensor | None = None
+    unread_ids_bm: Tensor | None = None
+    unread_value_bm: Tensor | None = None
 
     def lengths(self) -> Tensor:
         """Return the number of real tokens of each cell, shape `(cells,)`."""

@@ -68,18 +68,18 @@ def embed(
     `None`, or with `copy=True` a changed copy. Writes:
 
     `adata.obsm['X_<model>' | key_added]` : array `(n_obs, D)`, float32
-        Rows in the order of `adata.obs`; zeros for a cell that expresses no gene the model knows.
+        Rows in the order of `adata.obs`; zeros for a cell without a known gene, NaN for one too short for the pooling.
     `adata.uns['<model>' | key_added]` : dict
         `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
 
     Raises
     ------
     ValueError
-        The matrix holds no raw counts (the message names the place that does), or too few genes are known.
+        The matrix holds not what the recipe reads (the message names the place that does), or too few genes are known.
     """
     check_copy(adata, copy=copy)
-    pretrained = load(model, device=device, dtype=dtype)
-    chosen = pretrained.recipe(recipe)
+    chosen = (pretrained := load(model, device=device, dtype=dtype)).recipe(recipe)
+    pretrained = pretrained.reading(chosen)
     keys = embed_keys(pretrained.name, key_added)
     check_batch_size(batch_size)
     data = open_input(
@@ -120,6 +120,7 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
         one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=pretrained.depth(recipe))
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
+    _warn_of_short_cells(data, np.flatnonzero(np.isnan(out).any(1)))
     return out
 
 
@@ -131,6 +132,18 @@ def warn_of_empty_cells(data: Input, pretrained: Pretrained, what: str) -> None:
     msg = (
         f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}, ...); {what}. Remove "
         "them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def _warn_of_short_cells(data: Input, rows: np.ndarray) -> None:
+    """Warn of cells with fewer tokens than the pooling of a recipe needs."""
+    if not len(rows):
+        return
+    first = ", ".join(map(repr, data.source.obs_names[rows[:3]]))
+    msg = (
+        f"{len(rows)} cells have too few tokens for the pooling of this recipe ({first}, ...); their rows are NaN. "
+        "Remove them by `sc.pp.filter_cells(adata, min_genes=3)`."
     )
     warnings.warn(msg, UserWarning, stacklevel=4)
 

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
+from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm._sizes import ReleaseFacts
+    from sclcm.encoding.depth import DepthValue
     from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+    from sclcm.zoo._recipes import GeneRecipe
+    from sclcm.zoo._submodels import InSubmodels
     from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
 
-Needs: TypeAlias = Literal["counts", "expression"]
-"""What a matrix must hold: raw counts, or expression in any unit, finite and not negative."""
+Needs: TypeAlias = Literal["counts", "log1p", "expression"]
+"""What a matrix must hold: raw counts, log1p of counts per 10,000, or expression in any unit; nothing negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +127,16 @@ class Recipe:
     decoding
         Tokens that are added to the sentence first. What is pooled is then what the last step reads, which is all but
         the token that it adds; the pooling is a `FromEnd` over the last block.
+    encoding
+        How the matrix becomes sentences for this recipe, or `None` where that is as the family does it.
+    needs
+        What the matrix must hold for this recipe, or `None` where that is as the family says.
+    accepts_bulk
+        Whether the recipe is for bulk samples.
+    depth
+        Depth that the model is asked for, in a model with a token that says so; `None` is as in the encoding.
+    submodels
+        Submodels that it is for, of a family that has some; empty if it is for any.
     """
 
     pooling: Pooling = field(default_factory=MeanPooling)
@@ -130,6 +144,11 @@ class Recipe:
     head: str | None = None
     l2_normalize: bool = False
     decoding: GreedyDecoding | None = None
+    encoding: Encoding | None = None
+    needs: Needs | None = None
+    accepts_bulk: bool = False
+    depth: DepthValue | None = None
+    submodels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,59 +233,6 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubFiles:
-    """Files that the authors themselves publish on the model hub.
-
-    Parameters
-    ----------
-    repository
-        `owner/name`.
-    revision
-        The commit, 40 hexadecimal digits; never a branch or a tag, since they move.
-    files
-        Path in the repository -> sha256 of the file, or `None` where nobody has published it.
-    n_bytes
-        Size of the weights file, or `None` where it is not known.
-    """
-
-    repository: str
-    revision: str
-    files: Mapping[str, str | None]
-    n_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One set of published weights.
-
-    Parameters
-    ----------
-    description
-        Corpus and size, in a line.
-    license
-        Licence of the weights.
-    source
-        Where the authors publish them, in words that a person can follow.
-    files
-        What the user has to get there, because it cannot be fetched; the names decide, folders do not matter.
-    hub
-        What is fetched from the model hub.
-    bundled
-        Folder inside the package's `weights`, for weights that come with the package.
-    n_parameters
-        Trained numbers of it, or `None` where nobody has stated or counted them.
-    """
-
-    description: str
-    license: str
-    source: str = ""
-    files: tuple[str, ...] = ()
-    hub: HubFiles | None = None
-    bundled: str | None = None
-    n_parameters: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A family of published models.
 
@@ -290,6 +256,8 @@ class ModelSpec:
         The authors' tensor names and ours.
     recipes
         Embeddings as published; `"embed"` is the default.
+    gene_recipes
+        What a decoder says of every gene, as published.
     arrays
         Companion arrays that the encoding names.
     weights
@@ -307,7 +275,7 @@ class ModelSpec:
     checkpoints
         Published weights; the first is the default.
     needs
-        What the matrix must hold: raw counts, or expression in any unit, finite and not negative.
+        What the matrix must hold, where a recipe says nothing else.
     accepts_bulk
         Whether the authors use it on bulk samples as well, so that those are no reason for a warning.
     """
@@ -321,9 +289,10 @@ class ModelSpec:
     architecture: LCMConfig
     keys: KeyMap
     recipes: Mapping[str, Recipe]
+    gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | InWeights | UnderKey | None = "config.json"
+    config: str | InWeights | UnderKey | InSubmodels | None = "config.json"
     requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None

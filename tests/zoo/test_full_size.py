@@ -16,6 +16,7 @@ from sclcm._sizes import ReleaseFacts, resolve_sizes
 from sclcm.models._build import build_lcm
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import StoredArray, with_variants
+from sclcm.zoo._submodels import InSubmodels
 
 FOLDER = Path(__file__).parent / "full_size"
 CONFIGS = ("config", "args", "hyper_parameters", "model_args")
@@ -49,6 +50,8 @@ def test_published_size_has_the_parameters_that_the_key_map_expects(family, fact
     monkeypatch.setattr(torch.Tensor, "equal", lambda one, other: one.shape == other.shape)  # these hold no numbers
     spec = get_spec(family.replace("_", "-"))
     config = next((facts[key] for key in CONFIGS if key in facts), {})
+    if isinstance(spec.config, InSubmodels):
+        config = spec.config.settings(config)
     listed = {name: blank_tensor(shape) for name, shape in facts["state_dict"].items()}
     state = spec.keys.bare(listed)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

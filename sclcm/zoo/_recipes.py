@@ -1,0 +1,33 @@
+"""Declarations of what a decoder says of every gene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sclcm.encoding.depth import DepthValue
+    from sclcm.encoding.sentences import Encoding
+    from sclcm.zoo._spec import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneRecipe:
+    """What a decoder says of every gene of a cell, expressed or not, as its authors published it.
+
+    Parameters
+    ----------
+    head
+        Head of the decoder that turns each gene's vector into a number, or `None` for the vectors themselves.
+    encoding
+    needs
+    depth
+    submodels
+        As of a `Recipe`.
+    """
+
+    head: str | None = None
+    encoding: Encoding | None = None
+    needs: Needs | None = None
+    depth: DepthValue | None = None
+    submodels: tuple[str, ...] = ()
