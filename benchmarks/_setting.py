@@ -121,13 +121,15 @@ def own_peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def machine() -> str:
-    """Processor, threads and versions."""
+def machine(device: str = "cpu") -> str:
+    """Processor or accelerator, threads and versions."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
+    if device.startswith("cuda"):
+        cpu = f"{torch.cuda.get_device_name(device)}, {cpu}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("sclcm", "torch", "transformers", "numpy", "scipy"))
     return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {packages}"
 

@@ -1,6 +1,6 @@
 """How fast are cells annotated by a model that says their types? Prints one table of ratios, taken in one run.
 
-    python benchmarks/annotate.py [--blocks 24] [--cells 6] [--repeats 2] [--threads 2] [--json results.json]
+    python benchmarks/annotate.py [--blocks 24] [--cells 6] [--repeats 2] [--threads 2] [--device cpu]
 
 The model is of the size of scMulan's (blocks of width 1,120 with 20 heads, 2,222 tokens) with random weights, written
 in the authors' format and read by both sides from the same file. Cells express 300 to 900 of the model's 2,000 genes.
@@ -9,6 +9,8 @@ Peer, from what is published of the authors' way: cell by cell, each of the thre
 sentence, without a cache; plain linear layers, PyTorch's fused attention with a causal flag, heads at the last token.
 Data are normalised and cut to the model's genes beforehand for the peer, but not for us: `tl.annotate` is timed from
 raw counts to columns of `.obs`.
+
+Both sides compute on `--device`; on an accelerator the peer stays in float32, as published.
 
 What each of our means gives is shown by leaving it out: "cell by cell" runs batches of one cell.
 """
@@ -133,13 +135,14 @@ def upstream_labels(peer: Peer, normalized: sparse.csr_matrix) -> list[str]:
     """Annotate cell by cell: three steps, each over the whole sentence."""
     all_tokens = tokens()[1]
     stop, task = all_tokens.index(STOP), all_tokens.index(TASK)
+    device = next(peer.parameters()).device
     labels = []
     for cell in range(normalized.shape[0]):
         row = normalized[cell].toarray().ravel()
         expressed = np.flatnonzero(row)[::-1]
         bins = np.digitize(row[expressed], np.linspace(0, row.max(), N_BINS + 1), right=True)
-        ids = torch.tensor([[*(expressed + 1).tolist(), task]])
-        values = torch.tensor([[*bins.tolist(), 0]])
+        ids = torch.tensor([[*(expressed + 1).tolist(), task]], device=device)
+        values = torch.tensor([[*bins.tolist(), 0]], device=device)
         for _ in range(3):
             with torch.no_grad():
                 scores, means = peer(ids, values)
@@ -157,18 +160,18 @@ def upstream_labels(peer: Peer, normalized: sparse.csr_matrix) -> list[str]:
 
 def rows_of(folder: Path, adata: ad.AnnData, given: argparse.Namespace) -> list[dict[str, object]]:
     """Time both sides in turn."""
-    peer = Peer(given.blocks, len(tokens()[1])).eval()
+    peer = Peer(given.blocks, len(tokens()[1])).eval().to(given.device)
     peer.load_state_dict(torch.load(folder / "ckpt_scMulan.pt", weights_only=True)["model"])
     totals = np.asarray(adata.X.sum(1))
     normalized = sparse.csr_matrix(np.log1p(adata.X.toarray() / totals * 1e4).astype(np.float32))
     model = sclcm.models.load(folder, family="scmulan", device="cpu", dtype="float32")
-    models = {dtype: model.to("cpu", dtype) for dtype in ("float32", "bfloat16")}
+    models = {dtype: model.to(given.device, dtype) for dtype in ("float32", "bfloat16")}
     found: dict[str, list[str]] = {}
 
     def ours(name: str, dtype: str, batch_size: int | None):
         def run() -> None:
             labelled = sclcm.tl.annotate(
-                adata, models[dtype], device="cpu", dtype=dtype, batch_size=batch_size, copy=True
+                adata, models[dtype], device=given.device, dtype=dtype, batch_size=batch_size, copy=True
             )
             found[name] = labelled.obs["scmulan_label"].astype(str).tolist()
 
@@ -200,6 +203,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", help="file to write the table to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -210,7 +214,7 @@ def main() -> None:
         adata = draw_cells(given.cells)
         lengths = np.diff(adata.X.indptr)
         results = {
-            "machine": machine(),
+            "machine": machine(given.device),
             "cells": f"{given.cells} drawn, {lengths.min()} to {lengths.max()} genes; {given.blocks} blocks",
             "annotation": rows_of(folder, adata, given),
         }

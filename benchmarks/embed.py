@@ -1,6 +1,7 @@
 """How fast are cells embedded, against the authors' way? Prints one table of ratios, taken in one run.
 
     python benchmarks/embed.py [--model geneformer|scgpt] [--cells 16] [--repeats 3] [--threads 2] [--h5ad counts.h5ad]
+        [--device cuda --peer-cells 100 --only forward]
 
 What scGPT and its peer are, `_scgpt.py` says. Geneformer: the model is of the size of V1-10M with random weights,
 written by transformers in the authors' format; both sides read it from there. Cells express 500 to 3,000 genes: drawn,
@@ -38,7 +39,9 @@ from sclcm.models._pass import open_input
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TABLES = ("forward", "encoding", "end to end")
 PEER_CELLS = 8
+"""Cells in a batch of the peer, and of ours where batches are compared."""
 
 
 def upstream_tokens(adata, folder: Path, *, tokens: dict[str, int], medians: dict[str, float]) -> Path:
@@ -65,15 +68,15 @@ def upstream_tokens(adata, folder: Path, *, tokens: dict[str, int], medians: dic
     return folder
 
 
-def upstream_batches(folder: Path):
+def upstream_batches(folder: Path, n_cells: int = PEER_CELLS):
     """Read the data set back as upstream's extractor does: shuffled, sorted by length, padded batch by batch."""
     from datasets import load_from_disk
 
     stored = load_from_disk(str(folder))
     stored = stored.add_column("cell", range(len(stored))).shuffle(seed=42).sort("length", reverse=True)
     stored.set_format(type="torch")
-    for start in range(0, len(stored), PEER_CELLS):
-        part = stored.select(range(start, min(start + PEER_CELLS, len(stored))))
+    for start in range(0, len(stored), n_cells):
+        part = stored.select(range(start, min(start + n_cells, len(stored))))
         width = int(max(part["length"]))
         ids = torch.stack([torch.nn.functional.pad(cell, (0, width - len(cell))) for cell in part["input_ids"]])
         mask = torch.arange(width) < torch.as_tensor(part["length"][:]).unsqueeze(1)
@@ -83,12 +86,14 @@ def upstream_batches(folder: Path):
 def upstream_forward(model, batches) -> np.ndarray:
     """Embed as upstream does: all hidden states, mean over the tokens of the second to last layer."""
     rows, vectors = [], []
+    device = next(model.parameters()).device
     for cells, ids, mask in batches:
+        weight = mask.to(device).unsqueeze(-1)
         with torch.no_grad():
-            hidden = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
-        weight = mask.unsqueeze(-1)
+            out = model(input_ids=ids.to(device), attention_mask=weight[..., 0], output_hidden_states=True)
+            hidden = out.hidden_states[-2]
         rows.append(cells)
-        vectors.append(((hidden * weight).sum(1) / weight.sum(1)).numpy())
+        vectors.append(((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy())
     return np.concatenate(vectors)[np.argsort(np.concatenate(rows))]
 
 
@@ -99,20 +104,22 @@ def dictionaries(folder: Path) -> tuple[dict[str, int], dict[str, float]]:
     return read_pickle(folder / "token_dictionary.pkl"), read_pickle(folder / "gene_median_dictionary.pkl")
 
 
-def forward_rows(folder: Path, adata, repeats: int) -> list[dict[str, object]]:
+def forward_rows(folder: Path, adata, given: argparse.Namespace) -> list[dict[str, object]]:
     """Forward alone, on tokens that are there already."""
     from transformers import BertForMaskedLM
 
-    peer = BertForMaskedLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+    peer = BertForMaskedLM.from_pretrained(folder, attn_implementation="sdpa").eval().to(given.device)
     model = sclcm.models.load(folder, device="cpu", dtype="float32")
     with tempfile.TemporaryDirectory() as scratch:
         tokens, medians = dictionaries(folder)
-        cells = list(upstream_batches(upstream_tokens(adata, Path(scratch) / "set", tokens=tokens, medians=medians)))
+        stored = upstream_tokens(adata, Path(scratch) / "set", tokens=tokens, medians=medians)
+        cells = list(upstream_batches(stored, given.peer_cells))
+    model = model.to(given.device)
     batches = list(open_input(adata, model).batches(model, batch_size=None))
     found: dict[str, np.ndarray] = {}
 
     def ours(dtype: str):
-        cast = model.to("cpu", dtype)
+        cast = model.to(given.device, dtype)
         out = found[dtype] = np.zeros((adata.n_obs, 256), np.float32)
         vectors = CellVectors(out=out, pooling=model.recipes["embed"].pooling)
         return lambda: list(run(cast.lcm, batches, [vectors], device=cast.device, n_blocks=5))
@@ -126,7 +133,7 @@ def forward_rows(folder: Path, adata, repeats: int) -> list[dict[str, object]]:
         "sclcm float32": ours("float32"),
         "sclcm bfloat16": ours("bfloat16"),
     }
-    seconds = alternate(ways, repeats=repeats)
+    seconds = alternate(ways, repeats=given.repeats)
     return [
         {
             "forward": name,
@@ -249,6 +256,11 @@ def main() -> None:
     parser.add_argument("--encoded", type=int, default=4_096, help="cells for the encoding")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where the forward pass is timed")
+    parser.add_argument(
+        "--peer-cells", type=int, default=PEER_CELLS, help="cells in a batch of the peer's forward pass"
+    )
+    parser.add_argument("--only", nargs="+", default=list(TABLES), choices=TABLES, help="tables to make")
     parser.add_argument("--h5ad", help="real cells: raw counts, var['ensembl_id']")
     parser.add_argument("--json", help="file to write the tables to")
     given = parser.parse_args()
@@ -261,7 +273,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     few, many = read_cells(given.h5ad, given.cells), read_cells(given.h5ad, given.encoded)
     results: dict[str, object] = {
-        "machine": machine(),
+        "machine": machine(given.device),
         "cells": f"{'real' if given.h5ad else 'drawn'}, median {int(np.median(np.diff(few.X.indptr)))} genes",
     }
     with tempfile.TemporaryDirectory() as scratch:
@@ -273,13 +285,14 @@ def main() -> None:
         else:
             write_checkpoint(folder)
             results |= {
-                "forward": forward_rows(folder, few, given.repeats),
-                "encoding": encoding_rows(folder, many, given.repeats),
-                "end to end": end_to_end_rows(folder, few, given.repeats),
+                "forward": forward_rows(folder, few, given) if "forward" in given.only else [],
+                "encoding": encoding_rows(folder, many, given.repeats) if "encoding" in given.only else [],
+                "end to end": end_to_end_rows(folder, few, given.repeats) if "end to end" in given.only else [],
             }
     print(results["machine"], results["cells"], sep="\n")
-    for name in ("forward", "encoding", "end to end"):
-        print(f"\n{table(results[name])}")
+    for name in TABLES:
+        if results[name]:
+            print(f"\n{table(results[name])}")
     save_json(given.json, results)
 
 
