@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from sclcm._compat import layer_names
 from sclcm.data.rows import RowTaker, SharesRows, is_dask, open_rows
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def open_matrix(adata: AnnData, *, layer: str | None = None, use_raw: bool = Fal
 def choices(adata: AnnData) -> list[tuple[str | None, bool]]:
     """List `layer` and `use_raw` of every matrix that the AnnData holds over its cells."""
     of_x: list[tuple[str | None, bool]] = [] if adata.X is None else [(None, False)]
-    return of_x + [(layer, False) for layer in adata.layers] + ([] if adata.raw is None else [(None, True)])
+    return of_x + [(layer, False) for layer in layer_names(adata)] + ([] if adata.raw is None else [(None, True)])
 
 
 def as_frame(table: Any) -> pd.DataFrame:
@@ -153,8 +154,8 @@ def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
     if layer is not None and use_raw:
         msg = f"`layer={layer!r}` and `use_raw=True` exclude each other; pass one of them"
         raise ValueError(msg)
-    if layer is not None and layer not in adata.layers:
-        msg = f"no layer {layer!r}; `adata.layers` has {list(adata.layers)}, and `layer=None` reads `.X`"
+    if layer is not None and layer not in layer_names(adata):
+        msg = f"no layer {layer!r}; `adata.layers` has {layer_names(adata)}, and `layer=None` reads `.X`"
         raise KeyError(msg)
     if use_raw and adata.raw is None:
         msg = (
@@ -167,7 +168,7 @@ def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
 
 
 def _other_places(adata: AnnData) -> str:
-    ways = [f"`layer={name!r}`" for name in adata.layers] + (["`use_raw=True`"] if adata.raw is not None else [])
+    ways = [f"`layer={name!r}`" for name in layer_names(adata)] + (["`use_raw=True`"] if adata.raw is not None else [])
     return (
         f"pass {' or '.join(ways)}" if ways else "assign counts to it, cells x genes; there are no layers and no `.raw`"
     )

@@ -16,7 +16,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from sclcm._compat import package_version
+from sclcm._compat import layer_names, package_version
 from sclcm.data.matrix import check_adata
 from sclcm.genes.names import HOWS, beaten_aliases, guess_id_type, is_renamed, resolve, string_array
 from sclcm.genes.table import Species, load_table
@@ -97,7 +97,7 @@ def unify_genes(
     plan = _make_plan(names, resolve(names, to=to, species=species), keep=unmapped == "keep")
     if not plan.n_mapped:
         raise ValueError(_nothing_known(adata, chosen, names))
-    kept_layers = list(adata.layers) if layers is None else list(layers)
+    kept_layers = layer_names(adata) if layers is None else list(layers)
     whole = not plan.merges
     unified = AnnData(
         X=None if adata.X is None else plan.apply(adata.X, name=".X", remedy=_X_REMEDY),
@@ -199,9 +199,9 @@ def _check_arguments(adata: AnnData, *, to: str, unmapped: str, layers: Sequence
     if adata.isbacked:
         msg = "`adata` is backed by a file and its genes would be merged in memory; pass `adata.to_memory()`"
         raise ValueError(msg)
-    missing = [key for key in layers or () if key not in adata.layers]
+    missing = [key for key in layers or () if key not in layer_names(adata)]
     if missing:
-        msg = f"`layers` names {missing!r}; expected some of {list(adata.layers)!r}"
+        msg = f"`layers` names {missing!r}; expected some of {layer_names(adata)!r}"
         raise ValueError(msg)
 
 

@@ -316,7 +316,7 @@ def test_tensor_stored_twice_that_disagrees_is_named(release):
 def test_weights_in_half_precision_become_float32(release):
     folder = release()
     change_tensors(folder, lambda tensors: tensors.update({name: t.half() for name, t in tensors.items()}))
-    model = load(folder)
+    model = load(folder, device="cpu")
     assert {tensor.dtype for tensor in model.lcm.state_dict().values()} == {torch.float32}
 
 
@@ -374,7 +374,7 @@ def test_published_name_that_is_not_here_says_what_to_get_and_where(monkeypatch,
 
 def test_number_type_is_chosen_by_name_or_by_torch(reference):
     folder = reference / "v1/checkpoint"
-    assert load(folder).dtype == torch.float32
+    assert load(folder, device="cpu").dtype == torch.float32
     for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16), ("float32", torch.float32)):
         assert load(folder, dtype=name).dtype == load(folder, dtype=dtype).dtype == dtype
 

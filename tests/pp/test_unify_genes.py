@@ -123,7 +123,9 @@ def test_values_that_are_no_counts_are_not_summed(form):
     adata = make(layers={"logged": logged, "raw": COUNTS})
     with pytest.raises(ValueError, match=r"`\.layers\['logged'\]` holds 0\.6931"):
         unify_genes(adata, to="symbol")
-    assert list(unify_genes(adata, to="symbol", layers=["raw"]).layers) == ["raw"]
+    assert list(unify_genes(adata, to="symbol", layers=["raw"]).layers.keys() - {None}) == [
+        "raw"
+    ]  # None: .X, of anndata 0.13
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
