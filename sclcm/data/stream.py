@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sclcm.data.matrix import as_frame
-from sclcm.data.rows import sort_columns
+from sclcm.data.rows import cut_rows, sort_columns
 from sclcm.data.validation import check_values
 from sclcm.encoding.chunks import CellChunk
 from sclcm.encoding.normalize import known_totals
@@ -190,7 +190,7 @@ def _averaged(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
 
 def _taken(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
     """Take columns instead of summing: several times faster than a sparse product."""
-    features = alignment.feature_of_var[rows.indices]
+    features = alignment.feature_of_var.take(rows.indices)
     data, indptr = rows.data.astype(np.float32, copy=False), rows.indptr
     if len(alignment.var_index) < alignment.n_var:
         is_known = features >= 0
@@ -203,15 +203,11 @@ def _taken(rows: csr_matrix, alignment: GeneAlignment) -> csr_matrix:
 
 def _cut(block: RowBlock) -> Iterator[RowBlock]:
     """Cut a block into rows that share its memory."""
-    rows, indptr = block.rows, block.rows.indptr
+    rows = block.rows
     n_pieces = max(1, round(rows.nnz / PIECE_VALUES))
     height = max(1, -(-rows.shape[0] // n_pieces))
     for first in range(0, rows.shape[0], height):
-        stops = indptr[first : first + height + 1]
-        cut = slice(int(stops[0]), int(stops[-1]))
-        piece = csr_matrix((len(stops) - 1, rows.shape[1]), dtype=rows.dtype)
-        # Its constructor would copy what is a small part of other arrays.
-        piece.data, piece.indices, piece.indptr = rows.data[cut], rows.indices[cut], stops - stops[0]
+        piece = cut_rows(rows, first, min(first + height, rows.shape[0]))
         piece.has_canonical_format = True
         yield RowBlock(chunk=block.chunk, start=block.start + first, rows=piece)
 

@@ -31,7 +31,7 @@ class DivideByFactor:
 
     def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
         """Return values for the stored counts, shape `(stored,)`, float32."""
-        return data / arrays[self.factors].astype(np.float32)[chunk.counts.indices]
+        return data / arrays[self.factors].astype(np.float32).take(chunk.counts.indices)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,8 +171,8 @@ def encode(
     order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     inner = order < 0  # special tokens among the genes, of which only grouped samples have some
     stored = np.where(inner, 0, order) if isinstance(encoding.select, SampledGroups) else order
-    features = chunk.counts.indices[stored]
-    token_ids = vocabulary.token_ids[features]
+    features = chunk.counts.indices.take(stored)
+    token_ids = vocabulary.token_ids.take(features)
     channels = {}
     fill = float(encoding.special_value)  # type: ignore[arg-type]
     if encoding.value is not None:
