@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 _RECORDED = ("sclcm", "anndata", "numpy", "scanpy", "scipy", "torch")
 
@@ -17,11 +13,6 @@ def package_version(name: str = "sclcm") -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
-
-
-def layer_names(adata: AnnData) -> list[str]:
-    """Return the names of the layers; anndata 0.13 lists `.X` among them, under `None`."""
-    return [name for name in adata.layers if name is not None]
 
 
 def recorded_versions(names: tuple[str, ...] = _RECORDED) -> dict[str, str]:

@@ -9,7 +9,6 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from sclcm._compat import layer_names
 from sclcm.data.rows import RowTaker, SharesRows, is_dask, open_rows
 
 if TYPE_CHECKING:
@@ -121,6 +120,11 @@ def choices(adata: AnnData) -> list[tuple[str | None, bool]]:
     """List `layer` and `use_raw` of every matrix that the AnnData holds over its cells."""
     of_x: list[tuple[str | None, bool]] = [] if adata.X is None else [(None, False)]
     return of_x + [(layer, False) for layer in layer_names(adata)] + ([] if adata.raw is None else [(None, True)])
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Return the names of the layers; anndata 0.13 lists `.X` among them, under `None`."""
+    return [name for name in adata.layers if name is not None]
 
 
 def as_frame(table: Any) -> pd.DataFrame:

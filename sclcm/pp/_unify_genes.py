@@ -16,8 +16,8 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from sclcm._compat import layer_names, package_version
-from sclcm.data.matrix import check_adata
+from sclcm._compat import package_version
+from sclcm.data.matrix import check_adata, layer_names
 from sclcm.genes.names import HOWS, beaten_aliases, guess_id_type, is_renamed, resolve, string_array
 from sclcm.genes.table import Species, load_table
 

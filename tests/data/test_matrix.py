@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata as ad
 import h5py
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sclcm.data.matrix import choose_matrix
+from sclcm.data.matrix import choose_matrix, layer_names
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 0], [0, 0, 0, 0], [1, 1, 5, 9], [0, 7, 0, 0]])
 
@@ -226,3 +228,11 @@ def test_of_a_file_read_by_rows_about_a_chunk_is_remembered(chunk, bytes_kept, t
         assert stored.id.get_access_plist().get_chunk_cache()[1] == bytes_kept
     np.testing.assert_array_equal(source.read(0, 5).toarray(), COUNTS)
     backed.file.close()
+
+
+def test_layers_are_those_that_have_a_name():
+    adata = ad.AnnData(np.ones((2, 3), np.float32), layers={"counts": np.ones((2, 3), np.float32)})
+    assert layer_names(adata) == ["counts"]
+    assert layer_names(SimpleNamespace(layers={None: adata.X, "counts": adata.X})) == [
+        "counts"
+    ]  # as anndata 0.13 has it
