@@ -6,7 +6,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -58,6 +61,7 @@ class Quotient:
 
 
 Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient
+_RULES = (Config, Shape, Count, Present, Given, Quotient)
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
@@ -138,7 +142,7 @@ class ReleaseFacts:
 
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
-    if isinstance(declaration, (Config, Shape, Count, Present, Given, Quotient)):
+    if isinstance(declaration, _RULES):
         return facts.value(declaration)
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
         changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}
@@ -162,6 +166,69 @@ def names_asked(declaration: object) -> set[str]:
     if dataclasses.is_dataclass(declaration):
         return names_asked(tuple(getattr(declaration, field.name) for field in dataclasses.fields(declaration)))
     return set()
+
+
+def fill_sizes(declaration: T, known: Mapping[str, Any], *, fallback: Mapping[str, Any] | None = None) -> T:
+    """Return a copy of a (nested, frozen) declaration with every rule replaced by a size that is known by name.
+
+    A rule goes by its key or name, where it has one, or else by the field that it stands in. What is known comes first,
+    then the rule's own default, then the fallback. `ValueError` lists the fields of rules that nothing is known of.
+    """
+    lookup = _Lookup(known, fallback or {})
+    if missing := sorted({names[-1] for names, default in _rules(declaration) if lookup.find(names, default) is None}):
+        listed = ", ".join(f"`{name}`" for name in missing)
+        msg = f"No size is known of {listed}; pass {'it' if len(missing) == 1 else 'them'}, as in `{missing[0]}=...`."
+        raise ValueError(msg)
+    return _filled(declaration, "", lookup)
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """Sizes by name, and those that are taken where neither they nor a rule's default say anything."""
+
+    known: Mapping[str, Any]
+    fallback: Mapping[str, Any]
+
+    def find(self, names: tuple[str, ...], default: Any) -> Any:
+        found = next((self.known[name] for name in names if name in self.known), default)
+        return next((self.fallback[name] for name in names if name in self.fallback), None) if found is None else found
+
+
+def names_to_fill(declaration: object) -> set[str]:
+    """Return the names that `fill_sizes` reads sizes by."""
+    return {name for names, _ in _rules(declaration) for name in names}
+
+
+def _rules(declaration: object, field_name: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield, for each rule of a (nested) declaration, the names that it goes by, and its default."""
+    if isinstance(declaration, _RULES):
+        yield _names_of(declaration, field_name), getattr(declaration, "default", None)
+    elif dataclasses.is_dataclass(declaration):
+        for part in dataclasses.fields(declaration):
+            yield from _rules(getattr(declaration, part.name), part.name)
+    elif isinstance(declaration, Mapping | tuple):
+        for item in declaration.values() if isinstance(declaration, Mapping) else declaration:
+            yield from _rules(item, field_name)
+
+
+def _names_of(rule: Rule, field_name: str) -> tuple[str, ...]:
+    match rule:
+        case Config(name) | Given(name):
+            return tuple(dict.fromkeys((name, field_name)))
+    return (field_name,)
+
+
+def _filled(declaration: Any, field_name: str, lookup: _Lookup) -> Any:
+    if isinstance(declaration, _RULES):
+        return lookup.find(_names_of(declaration, field_name), getattr(declaration, "default", None))
+    if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
+        parts = {f.name: _filled(getattr(declaration, f.name), f.name, lookup) for f in dataclasses.fields(declaration)}
+        return dataclasses.replace(declaration, **parts)
+    if isinstance(declaration, tuple):
+        return tuple(_filled(item, field_name, lookup) for item in declaration)
+    if isinstance(declaration, Mapping):
+        return {key: _filled(item, field_name, lookup) for key, item in declaration.items()}
+    return declaration
 
 
 def as_int(size: Size) -> int:

@@ -37,7 +37,8 @@ ROWS = (
 RANK = {unit: rank for rank, row in enumerate(ROWS) for unit in row}
 
 ZOO_READS = (
-    *("sclcm.nn.configs", "sclcm.nn.decoder_configs", "sclcm.nn.gated_configs", "sclcm.nn.readouts"),
+    *("sclcm.nn.configs", "sclcm.nn.decoder_configs", "sclcm.nn.gated_configs", "sclcm.nn.table_configs"),
+    "sclcm.nn.readouts",
     *("sclcm.checkpoints.keymap", "sclcm.checkpoints.keyrules"),
     *("sclcm.encoding", "sclcm.genes", "sclcm.zoo"),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sclcm._sizes import Number, Size, as_int
+from sclcm.encoding.fixed_bins import LinearBins, LogBins
 
 if TYPE_CHECKING:
     from sclcm.encoding.draws import CellRandom
@@ -93,7 +94,7 @@ class EqualWidthBins:
         return bins
 
 
-ValueStep = Normalized | Floored | Bins | EqualWidthBins
+ValueStep = Normalized | Floored | Bins | EqualWidthBins | LogBins | LinearBins
 
 
 def quantile_edges(values: np.ndarray, n_bins: int) -> np.ndarray:

@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from sclcm.models._convert import convert
     from sclcm.models._load import describe, fetch, list_models, load
     from sclcm.models._pretrained import Pretrained
+    from sclcm.models._untrained import build
     from sclcm.models._verify import verify
 
-__all__ = ["Pretrained", "convert", "describe", "fetch", "list_models", "load", "verify"]
+__all__ = ["Pretrained", "build", "convert", "describe", "fetch", "list_models", "load", "verify"]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "Pretrained": "sclcm.models._pretrained",
+        "build": "sclcm.models._untrained",
         "convert": "sclcm.models._convert",
         "describe": "sclcm.models._load",
         "fetch": "sclcm.models._load",

@@ -43,7 +43,9 @@ def describe_files(family: str, key: str, checkpoint: Checkpoint) -> dict[str, A
         "source": "; ".join(sources),
         "files": [*({} if hub is None else hub.files), *checkpoint.files],
         "weights_mb": None if hub is None or hub.n_bytes is None else round(hub.n_bytes / 1e6),
-        "folder": None if checkpoint.bundled is not None else str(_cache_folder(family, checkpoint.folder or key)),
+        "folder": None
+        if checkpoint.bundled is not None or not sources
+        else str(_cache_folder(family, checkpoint.folder or key)),
     }
 
 

@@ -23,7 +23,7 @@ from sclcm.models._release import (
 )
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.zoo._registry import family_names, get_spec
-from sclcm.zoo._spec import ModelSpec, with_variants
+from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
 from sclcm.zoo._submodels import InSubmodels
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sclcm.genes.vocabulary import GeneVocabulary
+
+
+UNPUBLISHED = Checkpoint(
+    description="no weights are published; `sclcm.models.build` makes a model with random weights",
+    license="none, as there are no weights",
+)
+"""What is said of a family without published weights."""
 
 
 def load(
@@ -142,10 +149,13 @@ def describe(name: str) -> dict[str, Any]:
     Title, reference, licence, where its files come from, how large they are and where they will lie, the input it
     needs, its recipes and its heads, and in words what people compare families by.
     """
-    spec, key = _find_checkpoint(name)
-    checkpoint = spec.checkpoints[key]
+    if name in family_names() and not get_spec(name).checkpoints:
+        spec, key, checkpoint = get_spec(name), "", UNPUBLISHED
+    else:
+        spec, key = _find_checkpoint(name)
+        checkpoint = spec.checkpoints[key]
     return {
-        "name": f"{spec.name}.{key}",
+        "name": f"{spec.name}.{key}" if key else spec.name,
         "title": spec.title,
         "description": checkpoint.description,
         "reference": spec.reference,
@@ -179,6 +189,12 @@ def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
         msg = f"{name!r} is neither a path that exists nor a known model; known are {', '.join(list_models())}."
         raise ValueError(msg)
     spec = get_spec(family)
+    if not spec.checkpoints:
+        msg = (
+            f"No weights of {family!r} are published. `sclcm.models.build({family!r}, gene_ids)` makes a model with "
+            "random weights to be trained; files of one's own training are loaded by the path of their folder."
+        )
+        raise ValueError(msg)
     key = key or next(iter(spec.checkpoints))
     if key not in spec.checkpoints:
         msg = f"{family!r} has no checkpoint {key!r}; it has {', '.join(map(repr, spec.checkpoints))}."
@@ -264,7 +280,7 @@ def load_release(
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
     facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
     check_requirements(spec, config)
-    vocabulary = read_vocabulary(spec.vocabulary, release)
+    vocabulary = read_vocabulary(resolve_sizes(spec.vocabulary, facts), release)
     spec = with_variants(spec, facts, vocabulary)
     labels = None if spec.labels is None else read_labels(spec.labels, release)
     arrays = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}

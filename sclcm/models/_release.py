@@ -11,9 +11,11 @@ import numpy as np
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._words import read_word_vocabulary
+from sclcm.zoo._gene_bins import GeneBinVocabulary
 from sclcm.zoo._spec import (
     ArraySource,
     GeneFactors,
@@ -112,7 +114,7 @@ def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object
 
 
 def read_vocabulary(
-    source: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary, release: Release
+    source: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary, release: Release
 ) -> GeneVocabulary:
     """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes, var or a tokenizer."""
     if isinstance(source, TokenLists):
@@ -123,6 +125,8 @@ def read_vocabulary(
         return read_word_vocabulary(source, release)
     if isinstance(source, VarNames):
         return read_var_list(source, release)
+    if isinstance(source, GeneBinVocabulary):
+        return read_gene_bins(source, release)
     tokens = release.dictionary(source.files)
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."

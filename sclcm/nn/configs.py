@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.readouts import HeadConfig
+    from sclcm.nn.table_configs import GeneBinTable, SharedSegment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,19 +213,6 @@ class ConstantSegment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSegment:
-    """Segment vectors that lie in the gene table: one row of it is added to every token.
-
-    Parameters
-    ----------
-    row
-        The row.
-    """
-
-    row: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class SoftmaxAttention:
     """Multi-head attention, scaled by one over the square root of the head width.
 
@@ -378,7 +366,7 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder | ProjectedVectors
+    gene: TableEncoder | GeneBinTable | ProjectedVectors
     value: ValueConfig | None = None
     position: LearnedPositions | FixedPositions | None = None
     segment: ConstantSegment | SharedSegment | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs, fixed_configs, gated_configs
+from sclcm.nn import configs, fixed_configs, gated_configs, table_configs
 from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
 from sclcm.nn.layers import Linear, activation, layer_norm
 from sclcm.nn.soft_bins import AddedBins, GeneAndDepthBins, GeneBins
@@ -136,12 +136,13 @@ class Embedder(nn.Module):
         super().__init__()
         width = as_int(config.d_model)
         self.gene, self.gene_norm = _gene_encoder(config.gene, width)
+        self.n_bins = as_int(config.gene.n_bins) if isinstance(config.gene, table_configs.GeneBinTable) else None
         self.value = None if config.value is None else _value_encoder(config.value, width)
         self.position = None if config.position is None else _position_encoder(config.position, width)
         self.segment = None
         if isinstance(config.segment, configs.ConstantSegment):
             self.segment = nn.Embedding(as_int(config.segment.n_segments), width)
-        self.shared_row = config.segment.row if isinstance(config.segment, configs.SharedSegment) else None
+        self.shared_row = config.segment.row if isinstance(config.segment, table_configs.SharedSegment) else None
         n_tokens = as_int(config.gene.n_tokens)
         if self.shared_row is not None and not 0 <= self.shared_row < n_tokens:
             msg = f"The row {self.shared_row} is to be added to all tokens; the table has {n_tokens}."
@@ -154,12 +155,9 @@ class Embedder(nn.Module):
 
     def forward(self, tokens: TokenTensors) -> Tensor:
         """Turn tokens into vectors, shape `(cells, tokens, width)`."""
-        x_bld = self.genes(tokens.token_ids_bl)
+        x_bld = self.genes(tokens.token_ids_bl) if self.n_bins is None else self._of_bins(tokens, self.n_bins)
         if self.value is not None:
-            if tokens.value_bl is None:
-                msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
-                raise ValueError(msg)
-            x_bld = self.value(x_bld, tokens.value_bl, tokens.gene_mask_bl)
+            x_bld = self.value(x_bld, _required_values(tokens), tokens.gene_mask_bl)
         if self.position is not None:
             places = torch.arange(x_bld.shape[1], device=x_bld.device)
             x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)
@@ -184,8 +182,16 @@ class Embedder(nn.Module):
 
     def genes(self, token_ids: Tensor) -> Tensor:
         """Return the vectors of genes alone; ids of any shape, vectors with one axis more."""
+        if self.n_bins is not None:  # a gene without a bin is the mean of its rows; special tokens have but one
+            every = token_ids.unsqueeze(-1) + torch.arange(self.n_bins, device=token_ids.device)
+            return self.gene(every.clamp(max=self.gene.num_embeddings - 1)).mean(-2)
         vectors = self.gene(token_ids)
         return vectors if self.gene_norm is None else self.gene_norm(vectors)
+
+    def _of_bins(self, tokens: TokenTensors, n_bins: int) -> Tensor:
+        """Look up the row of each gene's bin; special tokens are rows themselves."""
+        bin_bl = _required_values(tokens).long().clamp(0, n_bins - 1)
+        return self.gene(tokens.token_ids_bl + torch.where(tokens.gene_mask_bl, bin_bl, torch.zeros_like(bin_bl)))
 
     def without_values(self, token_ids_bl: Tensor, condition_b: Tensor | None) -> Tensor:
         """Return the vectors of tokens of which only the gene is known, shape `(cells, tokens, width)`."""
@@ -204,6 +210,13 @@ class Embedder(nn.Module):
         return x_bld if self.norm is None else self.norm(x_bld)
 
 
+def _required_values(tokens: TokenTensors) -> Tensor:
+    if tokens.value_bl is None:
+        msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
+        raise ValueError(msg)
+    return tokens.value_bl
+
+
 def require_condition(condition_b: Tensor | None) -> Tensor:
     """Return the conditions of the cells; `ValueError` if there are none."""
     if condition_b is None:
@@ -213,7 +226,7 @@ def require_condition(condition_b: Tensor | None) -> Tensor:
 
 
 def _gene_encoder(
-    config: configs.TableEncoder | fixed_configs.ProjectedVectors, d_model: int
+    config: configs.TableEncoder | table_configs.GeneBinTable | fixed_configs.ProjectedVectors, d_model: int
 ) -> tuple[nn.Embedding | FixedTable, nn.Module | None]:
     """Build the table that a configuration's type selects, and what its rows go through."""
     n_tokens = as_int(config.n_tokens)
@@ -221,6 +234,8 @@ def _gene_encoder(
         case configs.TableEncoder():
             norm = None if config.norm is None else layer_norm(config.norm, d_model)
             return nn.Embedding(n_tokens, d_model), norm
+        case table_configs.GeneBinTable():
+            return nn.Embedding(n_tokens, d_model), None
         case fixed_configs.ProjectedVectors():
             return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
 

@@ -94,6 +94,20 @@ class TableHead(nn.Module):
         return linear(x_nd, self._table[0].weight.to(x_nd.dtype), None)  # decoding scores in float32
 
 
+class TokenHead(nn.Module):
+    """Scores for every token of the vocabulary, by a layer of its own."""
+
+    def __init__(self, config: readouts.TokenHead, d_model: int) -> None:
+        super().__init__()
+        self.activation = activation(config.activation)
+        self.norm = layer_norm(config.layer_norm, d_model)
+        self.out = Linear(d_model, as_int(config.n_tokens))
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Score token vectors of shape `(..., width)`; the result has shape `(..., tokens of the vocabulary)`."""
+        return self.out(self.norm(self.activation(x_nd)))
+
+
 class PooledClassHead(nn.Module):
     """Classes of a cell from its first token."""
 
@@ -226,6 +240,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return TiedTokenHead(config, d_model, table)
         case readouts.TableHead():
             return TableHead(table)
+        case readouts.TokenHead():
+            return TokenHead(config, d_model)
         case readouts.PooledClassHead():
             return PooledClassHead(config, d_model)
         case readouts.TokenClassHead():

@@ -33,6 +33,25 @@ class TableHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenHead:
+    """Token head: non-linearity, norm, then a linear layer of its own.
+
+    Parameters
+    ----------
+    activation
+        Name of the non-linearity.
+    layer_norm
+        Its normalisation.
+    n_tokens
+        Tokens of the vocabulary.
+    """
+
+    activation: Text
+    layer_norm: LayerNorm
+    n_tokens: Size
+
+
+@dataclass(frozen=True, kw_only=True)
 class PooledClassHead:
     """Class head on the first token: linear layer, tanh, linear layer.
 
@@ -215,6 +234,7 @@ class SentenceClassHead:
 HeadConfig: TypeAlias = (
     TiedTokenHead
     | TableHead
+    | TokenHead
     | PooledClassHead
     | TokenClassHead
     | LinearHead

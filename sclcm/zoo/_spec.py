@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sclcm.genes.vocabulary import GeneVocabulary, Merge
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
+    from sclcm.zoo._gene_bins import GeneBinVocabulary
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._recipes import GeneRecipe
     from sclcm.zoo._submodels import InSubmodels
@@ -273,18 +274,20 @@ class ModelSpec:
     labels
         Labels that the model generates or scores, where it does.
     checkpoints
-        Published weights; the first is the default.
+        Published weights; the first is the default. Empty where the authors publish none.
     needs
         What the matrix must hold, where a recipe says nothing else.
     accepts_bulk
         Whether the authors use it on bulk samples as well, so that those are no reason for a warning.
+    sizes
+        Sizes that the authors chose, by the names of the fields they belong to, for models that are built anew.
     """
 
     name: str
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary
+    vocabulary: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap
@@ -300,6 +303,7 @@ class ModelSpec:
     checkpoints: Mapping[str, Checkpoint]
     needs: Needs = "counts"
     accepts_bulk: bool = False
+    sizes: Mapping[str, object] = field(default_factory=dict)
 
 
 def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> bool:

@@ -12,11 +12,11 @@ from sclcm.nn.configs import (
     LayerNorm,
     LCMConfig,
     LearnedPositions,
-    SharedSegment,
     SoftmaxAttention,
     TableEncoder,
 )
 from sclcm.nn.readouts import MeanPooling, TableHead
+from sclcm.nn.table_configs import SharedSegment
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._spec import Checkpoint, ModelSpec, Recipe
 from sclcm.zoo._vocabularies import WordVocabulary

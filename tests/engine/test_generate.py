@@ -11,7 +11,7 @@ import torch
 
 from sclcm.encoding.batches import TokenBatch
 from sclcm.engine.generate import NONE, Decoding, Generated, generate
-from sclcm.nn import configs, readouts
+from sclcm.nn import configs, readouts, table_configs
 from sclcm.nn.lcm import LCM
 from sclcm.nn.tokens import TokenTensors
 
@@ -277,7 +277,7 @@ def test_decoding_runs_under_autocast():
 @pytest.mark.parametrize("repeats", [False, True])
 def test_tokens_without_values_are_added_to_the_end_and_may_repeat(repeats):
     lcm, batch = make_lcm(n_positions=40), make_batch()
-    plainer = LCM(dataclasses.replace(lcm.config, value=None, segment=configs.SharedSegment(row=3)))
+    plainer = LCM(dataclasses.replace(lcm.config, value=None, segment=table_configs.SharedSegment(row=3)))
     plainer.load_state_dict(
         {name: t for name, t in lcm.state_dict().items() if ".value." not in name or "heads" in name}
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sclcm.nn import configs
+from sclcm.nn import configs, table_configs
 from sclcm.nn.embedders import AddedRow, BatchNorm, DomainNorm, Embedder, ScalarMLP
 from sclcm.nn.tokens import TokenTensors
 
@@ -198,7 +198,9 @@ def test_embedder_norms_the_sum_by_batch():
 
 @torch.inference_mode()
 def test_shared_segment_is_a_row_of_the_gene_table_at_every_token(device):
-    module = embedder(device, segment=configs.SharedSegment(row=2), position=configs.LearnedPositions(n_positions=5))
+    module = embedder(
+        device, segment=table_configs.SharedSegment(row=2), position=configs.LearnedPositions(n_positions=5)
+    )
     tokens = make_tokens(device)
     table, places = module.gene.weight.double(), module.position.weight.double()
     wanted = table[tokens.token_ids_bl] + places[:3] + table[2]
@@ -208,7 +210,7 @@ def test_shared_segment_is_a_row_of_the_gene_table_at_every_token(device):
 
 @torch.inference_mode()
 def test_shared_segment_is_sane_in_half_precision_and_compiled(device):
-    module = embedder(device, segment=configs.SharedSegment(row=2))
+    module = embedder(device, segment=table_configs.SharedSegment(row=2))
     wanted = module(make_tokens(device))
     with torch.autocast(device.type, dtype=torch.bfloat16):
         torch.testing.assert_close(module(make_tokens(device)).float(), wanted, rtol=0.05, atol=0.05)
@@ -218,4 +220,41 @@ def test_shared_segment_is_sane_in_half_precision_and_compiled(device):
 @pytest.mark.parametrize("row", [9, -1])
 def test_shared_segment_must_be_in_the_table(row):
     with pytest.raises(ValueError, match=f"row {row} is to be added to all tokens; the table has 9"):
-        embedder(segment=configs.SharedSegment(row=row))
+        embedder(segment=table_configs.SharedSegment(row=row))
+
+
+# ---- rows for pairs of a gene and a bin ----
+
+
+def bin_embedder(device="cpu", n_bins=3):
+    return embedder(device, gene=table_configs.GeneBinTable(n_tokens=3 * n_bins + 1, n_bins=n_bins))
+
+
+def make_binned(device="cpu"):
+    """Three genes, the last of the second cell hidden by the special token 9; bins beyond the last count as it."""
+    ids = torch.tensor([[0, 3, 6], [0, 3, 9]], device=device)
+    value_bl = torch.tensor([[0.0, 2, 7], [1, 0, 5]], device=device)
+    return TokenTensors(token_ids_bl=ids, mask_bl=None, gene_mask_bl=ids < 9, value_bl=value_bl)
+
+
+@torch.inference_mode()
+def test_token_is_the_row_of_its_gene_and_bin(device):
+    module = bin_embedder(device)
+    rows = torch.tensor([[0, 5, 8], [1, 3, 9]], device=device)
+    assert module(make_binned(device)).equal(module.gene.weight[rows])
+    assert torch.compile(module, backend="eager")(make_binned(device)).equal(module.gene.weight[rows])
+
+
+@torch.inference_mode()
+def test_gene_without_a_bin_is_the_mean_of_its_rows(device):
+    module = bin_embedder(device)
+    table = module.gene.weight.double()
+    wanted = torch.stack([table[0:3].mean(0), table[6:9].mean(0), table[9]])
+    found = module.genes(torch.tensor([0, 6, 9], device=device))
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_bins_need_values():
+    module, tokens = bin_embedder(), make_binned()
+    with pytest.raises(ValueError, match="needs tokens with values"):
+        module(dataclasses.replace(tokens, value_bl=None))

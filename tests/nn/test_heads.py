@@ -146,3 +146,17 @@ def test_table_head_scores_by_products_with_the_table(device):
     table.bfloat16()
     half = table.weight.float() @ x_bld[0, 0]
     torch.testing.assert_close(head(x_bld[0, 0]), half, rtol=1e-4, atol=1e-5)  # scores in float32
+
+
+@torch.inference_mode()
+def test_token_head_norms_what_the_nonlinearity_gives(device):
+    config = readouts.TokenHead(activation="gelu", layer_norm=NORM, n_tokens=9)
+    head = make({"token": config}, device)["token"]
+    x_bld = make_input(device).x_bld
+    hidden = functional.gelu(x_bld.double())
+    centred = hidden - hidden.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    wanted = affine(copy.deepcopy(head.out).double(), normed * head.norm.weight.double() + head.norm.bias.double())
+    torch.testing.assert_close(head(x_bld).double(), wanted, rtol=1e-4, atol=1e-5)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(head(x_bld).double(), wanted, rtol=0.1, atol=0.3)

@@ -50,7 +50,6 @@ def test_spec_is_complete(spec):
     assert spec.name in FAMILIES
     assert spec.title
     assert spec.reference
-    assert spec.checkpoints
     assert "embed" in spec.recipes
     assert spec.weights
     assert spec.vocabulary.pad in spec.vocabulary.specials
@@ -65,14 +64,15 @@ def test_spec_is_frozen(spec):
 
 def test_description_is_complete_and_plain(spec):
     found = describe(spec.name)
-    assert found == describe(f"{spec.name}.{next(iter(spec.checkpoints))}")
+    for first in list(spec.checkpoints)[:1]:
+        assert found == describe(f"{spec.name}.{first}")
     assert json.loads(json.dumps(found)) == found
     words = ("title", "reference", "license", "description", "needs", "gene_ids", "species", "recipes")
     card = ("gene_encoding", "value_encoding", "backbone", "objective", "corpus", "tasks", "input")
     for key in (*words, *card):
         assert found[key], key
     assert "embed" in found["recipes"]
-    assert found["bundled"] or (found["source"] and found["files"])
+    assert not spec.checkpoints or found["bundled"] or (found["source"] and found["files"])
 
 
 def test_encoding_names_arrays_and_tokens_that_the_spec_declares(spec):

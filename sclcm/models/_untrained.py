@@ -1,0 +1,201 @@
+"""`build`: a model of a family with random weights, over genes of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sclcm._sizes import as_int, fill_sizes, names_to_fill
+from sclcm.genes.names import guess_id_type, guess_species
+from sclcm.genes.vocabulary import GeneVocabulary
+from sclcm.models._build import check_places, check_settings
+from sclcm.models._declarations import check_declaration
+from sclcm.models._digest import Digest
+from sclcm.models._gene_bins import gene_bin_vocabulary
+from sclcm.models._pretrained import Pretrained
+from sclcm.nn.lcm import LCM
+from sclcm.zoo._gene_bins import GeneBinVocabulary
+from sclcm.zoo._registry import get_spec
+from sclcm.zoo._vocabularies import TokenLists
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sclcm.encoding.sentences import Encoding
+    from sclcm.nn.configs import LCMConfig
+    from sclcm.zoo._spec import ModelSpec
+
+
+def build(
+    family: str,
+    gene_ids: Iterable[str],
+    *,
+    name: str | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    random_state: int = 0,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    **sizes: Any,
+) -> Pretrained:
+    """Build a model of a family anew, with random weights, over genes of one's own.
+
+    For families of which no weights are published, for training from the start, and for tests. The vectors of a model
+    that is not trained mean nothing yet.
+
+    Parameters
+    ----------
+    family
+        A family of the zoo.
+    gene_ids
+        The genes it is to know, in order, each once: symbols or Ensembl ids.
+    name
+        Name of the model, from which the slots it writes are named; the family's by default.
+    arrays
+        Numbers that the family's encoding reads, one for each gene, by name. Only some families need any.
+    random_state
+        Seed of the weights.
+    device
+        `"auto"` is CUDA, else MPS, else the CPU.
+    dtype
+        `"float32"`, `"bfloat16"`, `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere.
+    sizes
+        Sizes and settings that a release would state, such as `d_model=64, n_blocks=2, n_heads=4`. Those that the
+        family's authors chose are taken where none is given; an error names those without.
+
+    Returns
+    -------
+    The model, in evaluation mode: it embeds, is saved and loaded like any other.
+
+    Raises
+    ------
+    ValueError
+        The family is unknown, comes with a list of genes of its own, or lacks a size; a gene is named twice.
+    TypeError
+        An argument is no size of the family.
+    """
+    spec = get_spec(family)
+    if isinstance(spec.vocabulary, TokenLists):
+        msg = f"{family!r} comes with its authors' lists of genes and words, so none can be built over other genes."
+        raise ValueError(msg)
+    genes = _checked(gene_ids, spec.vocabulary.specials)
+    known = {**spec.sizes, **sizes}
+    _check_names(spec, sizes)
+    vocabulary = _vocabulary(spec, genes, known)
+    encoding, architecture, (recipes, gene_recipes) = _resolved(spec, vocabulary, known)
+    lcm = _random_network(architecture, random_state)
+    return Pretrained(
+        name=name or family,
+        family=family,
+        vocabulary=vocabulary,
+        gene_columns=spec.vocabulary.gene_columns,
+        pad=spec.vocabulary.pad,
+        mask=spec.vocabulary.mask if spec.vocabulary.mask in vocabulary.specials else None,
+        encoding=encoding,
+        architecture=architecture,
+        recipes=recipes,
+        gene_recipes=gene_recipes,
+        arrays=_checked_arrays(spec, arrays or {}, len(genes)),
+        needs=spec.needs,
+        accepts_bulk=spec.accepts_bulk,
+        lcm=lcm,
+        digest=Digest(_digest_of(lcm, vocabulary)),
+    ).to(device, dtype)
+
+
+def _checked(gene_ids: Iterable[str], specials: tuple[str, ...]) -> list[str]:
+    """Return the genes; refuse a string, other things than names, special tokens and repeats."""
+    if isinstance(gene_ids, str):
+        msg = f"`gene_ids` is {gene_ids!r}; expected a list of gene names, such as `adata.var_names`."
+        raise TypeError(msg)
+    genes = [str(gene) for gene in gene_ids]
+    if not genes or not all(genes):
+        msg = (
+            f"`gene_ids` has {len(genes)} names, one of them empty; expected names."
+            if genes
+            else "`gene_ids` is empty."
+        )
+        raise ValueError(msg)
+    if taken := sorted(set(genes) & set(specials)):
+        msg = f"`gene_ids` names {taken[0]!r}, a special token of the family; leave it out."
+        raise ValueError(msg)
+    if len(set(genes)) < len(genes):
+        twice = next(gene for i, gene in enumerate(genes) if gene in genes[:i])
+        msg = f"`gene_ids` names {twice!r} twice; expected each gene once, as after `adata.var_names_make_unique()`."
+        raise ValueError(msg)
+    return genes
+
+
+def _check_names(spec: ModelSpec, sizes: Mapping[str, Any]) -> None:
+    """Refuse arguments that no part of the family's declaration reads."""
+    takes = names_to_fill((spec.encoding, spec.architecture, spec.recipes, spec.gene_recipes, spec.vocabulary))
+    if unknown := sorted(sizes.keys() - takes):
+        listed = ", ".join(f"`{name}`" for name in sorted(takes))
+        msg = f"`build` got `{unknown[0]}`, which says nothing here: {spec.name!r} takes {listed}."
+        raise TypeError(msg)
+
+
+def _vocabulary(spec: ModelSpec, genes: list[str], known: Mapping[str, Any]) -> GeneVocabulary:
+    """Number the special tokens of the family, then the genes."""
+    source, told, ids = spec.vocabulary, guess_species(genes), guess_id_type(genes)
+    species = source.species if told is None else (told,)
+    if isinstance(source, GeneBinVocabulary):
+        return gene_bin_vocabulary(fill_sizes(source, known), genes, ids=ids, species=species)
+    tokens = [*source.specials, *genes]
+    return GeneVocabulary.from_mapping(
+        {token: i for i, token in enumerate(tokens)},
+        specials=source.specials,
+        ids=ids,
+        species=species,
+        merge=getattr(source, "merge", "sum"),
+    )
+
+
+def _resolved(
+    spec: ModelSpec, vocabulary: GeneVocabulary, known: Mapping[str, Any]
+) -> tuple[Encoding, LCMConfig, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Fill in the sizes: those given, then the authors', then those that follow from the vocabulary."""
+    longest = vocabulary.n_features + len(spec.encoding.prefix) + len(spec.encoding.suffix)
+    encoding: Encoding = fill_sizes(spec.encoding, known, fallback={"max_tokens": longest})
+    n_positions = longest if encoding.max_tokens is None else as_int(encoding.max_tokens)
+    derived = {"n_tokens": vocabulary.n_tokens, "n_positions": n_positions}
+    recipes = (spec.recipes, spec.gene_recipes)
+    architecture, recipes = fill_sizes((spec.architecture, recipes), known, fallback=derived)
+    check_settings((encoding, recipes))
+    check_declaration(architecture)
+    check_places(encoding, architecture)
+    return encoding, architecture, recipes
+
+
+def _random_network(architecture: LCMConfig, random_state: int) -> LCM:
+    """Draw weights from a stream of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_state)
+        lcm = LCM(architecture)
+    lcm.requires_grad_(False)  # noqa: FBT003
+    return lcm.eval()
+
+
+def _checked_arrays(spec: ModelSpec, arrays: Mapping[str, np.ndarray], n_genes: int) -> dict[str, np.ndarray]:
+    if missing := sorted(spec.arrays.keys() - arrays.keys()):
+        msg = f"The encoding of {spec.name!r} reads `{missing[0]}`, a number for each gene; pass it in `arrays`."
+        raise ValueError(msg)
+    found = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in found.items():
+        if name not in spec.arrays or array.shape != (n_genes,) or array.dtype.kind not in "fiu":
+            msg = (
+                f"`arrays[{name!r}]` ({array.dtype}, shape {array.shape!r}) is none of {sorted(spec.arrays)}, with a "
+                f"number for each of {n_genes} genes."
+            )
+            raise ValueError(msg)
+    return found
+
+
+def _digest_of(lcm: LCM, vocabulary: GeneVocabulary) -> str:
+    digest = hashlib.sha256(vocabulary.digest().encode())
+    for name, tensor in sorted(lcm.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
