@@ -60,6 +60,17 @@ class Quotient:
     by: Shape | Config
 
 
+@dataclass(frozen=True)
+class WherePresent:
+    """A part of a declaration that is there only where the checkpoint holds a tensor.
+
+    Elsewhere it is left out of the tuple that it stands in, or is `None`.
+    """
+
+    tensor: str
+    part: object
+
+
 Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient
 _RULES = (Config, Shape, Count, Present, Given, Quotient)
 Size: TypeAlias = int | Rule
@@ -144,14 +155,20 @@ def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
     if isinstance(declaration, _RULES):
         return facts.value(declaration)
+    if isinstance(declaration, WherePresent):
+        return resolve_sizes(declaration.part, facts) if declaration.tensor in facts.shapes else None  # type: ignore[return-value]
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):
         changes = {f.name: resolve_sizes(getattr(declaration, f.name), facts) for f in dataclasses.fields(declaration)}
         return dataclasses.replace(declaration, **changes)
     if isinstance(declaration, tuple):
-        return tuple(resolve_sizes(item, facts) for item in declaration)  # type: ignore[return-value]
+        return tuple(resolve_sizes(item, facts) for item in declaration if not _is_absent(item, facts))  # type: ignore[return-value]
     if isinstance(declaration, Mapping):
         return {key: resolve_sizes(item, facts) for key, item in declaration.items()}  # type: ignore[return-value]
     return declaration
+
+
+def _is_absent(item: object, facts: ReleaseFacts) -> bool:
+    return isinstance(item, WherePresent) and item.tensor not in facts.shapes
 
 
 def names_asked(declaration: object) -> set[str]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sclcm.checkpoints.keymap import KeyMapError, Rename, _fill, _indices
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sclcm.checkpoints.keymap import State
 
 
@@ -109,3 +111,51 @@ class AddLowRank:
 
     def backward(self, state: State) -> State:
         return {}
+
+
+@dataclass(frozen=True)
+class DropFilled:
+    """A tensor that holds one known number throughout: checked, and not kept."""
+
+    name: str
+    number: float
+    optional: bool = True
+
+    def forward(self, state: State) -> State:
+        if self.name in state and not _is_filled(state.pop(self.name), self.number):
+            msg = f"The tensor {self.name!r} should hold {self.number:g} throughout; a model with others is not known."
+            raise KeyMapError(msg)
+        return {}
+
+    def backward(self, state: State) -> State:
+        return {}
+
+
+@dataclass(frozen=True)
+class DropCounting:
+    """A tensor that holds 0, 1, 2, ..., such as places in a sentence: checked, and not kept."""
+
+    name: str
+    optional: bool = True
+
+    def forward(self, state: State) -> State:
+        if self.name in state and not _is_counting(state.pop(self.name)):
+            msg = f"The tensor {self.name!r} should hold 0, 1, 2, ...; a model with others is not known."
+            raise KeyMapError(msg)
+        return {}
+
+    def backward(self, state: State) -> State:
+        return {}
+
+
+def _is_filled(tensor: Tensor, number: float) -> bool:
+    import torch
+
+    return tensor.equal(torch.full_like(tensor, number))
+
+
+def _is_counting(tensor: Tensor) -> bool:
+    import torch
+
+    flat = tensor.flatten()
+    return flat.equal(torch.arange(len(flat), dtype=flat.dtype, device=flat.device))

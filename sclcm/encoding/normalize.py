@@ -128,6 +128,15 @@ class ToBase2:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Log2:
+    """Logarithm to base two of one plus the value."""
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        return np.log2(1 + data.astype(np.float64)).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standardize:
     """Subtract a corpus mean and divide by a corpus deviation, gene by gene, then clip.
 
@@ -159,6 +168,7 @@ NormalizeStep = (
     | LogNormalizeToMedian
     | LogCounts
     | ToBase2
+    | Log2
     | Standardize
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,9 @@ class Encoding:
         Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
     max_tokens
         Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
+    reserved
+        Places before all tokens, zero or one, that the model fills itself, such as by a vector of the species. They do
+        not count towards `max_tokens`.
     total_key
         Column of `obs` with the library size, which the authors' input contract names.
     recount
@@ -67,6 +70,7 @@ class Encoding:
     suffix: tuple[str, ...] = ()
     expand: StoreAll | None = None
     max_tokens: Size | None
+    reserved: Size = 0
     total_key: str | None = None
     recount: CapTotal | None = None
     depth: DepthTokens | None = None
@@ -153,11 +157,11 @@ def encode(
     -------
     Sentences in the order of the chunk. A cell that expresses no gene of the vocabulary has special tokens only.
     """
-    prefix = special_ids(encoding.prefix, vocabulary)
+    # What stands at a reserved place is not read; the id only has to be one of the table.
+    reserved = np.zeros(encoding.reserved, dtype=np.int32)  # type: ignore[arg-type]
+    prefix = np.concatenate([reserved, special_ids(encoding.prefix, vocabulary)])
     suffix = special_ids(encoding.suffix, vocabulary)
-    if limit is None:
-        n_depth = 0 if encoding.depth is None else len(encoding.depth.tokens)
-        limit = _room(encoding, len(prefix) + len(suffix) + n_depth)
+    limit = _room(encoding, len(prefix) - len(reserved) + len(suffix)) if limit is None else limit
     chunk = stored_counts(chunk, encoding, arrays)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
@@ -239,6 +243,29 @@ def stored_counts(chunk: CellChunk, encoding: Encoding, arrays: Arrays) -> CellC
     return chunk if encoding.expand is None else encoding.expand.apply(chunk, arrays)
 
 
+def fill_up(sentences: CellSentences, encoding: Encoding, *, pad: int) -> CellSentences:
+    """Fill each sentence up to the longest with the padding token, of value zero, as tokens that a model does see."""
+    if encoding.max_tokens is None:
+        msg = "Sentences of this model have no longest length, up to which padding could be seen; mask the padding."
+        raise ValueError(msg)
+    width = as_int(encoding.max_tokens) + int(encoding.reserved)  # type: ignore[arg-type]
+    n_cells, n_stored = sentences.n_cells, len(sentences.token_ids)
+    place = np.arange(n_stored) + np.repeat(np.arange(n_cells) * width - sentences.indptr[:-1], sentences.lengths)
+
+    def filled(flat: np.ndarray, fill: float) -> np.ndarray:
+        out = np.full(n_cells * width, fill, dtype=flat.dtype)
+        out[place] = flat
+        return out
+
+    return replace(
+        sentences,
+        token_ids=filled(sentences.token_ids, pad),
+        features=filled(sentences.features, SPECIAL),
+        indptr=np.arange(n_cells + 1) * width,
+        values={name: filled(channel, 0) for name, channel in sentences.values.items()},
+    )
+
+
 def _take(
     select: ByRank | LargestMagnitude | InOrder | WeightedSample | Reversed,
     data: np.ndarray,
@@ -256,9 +283,10 @@ def _take(
 
 
 def _room(encoding: Encoding, n_special: int) -> int:
-    """Return how many genes fit into the longest sentence."""
+    """Return how many genes fit into the longest sentence, beside other special tokens than those of depth."""
     if encoding.max_tokens is None:
         return NO_LIMIT
+    n_special += 0 if encoding.depth is None else len(encoding.depth.tokens)
     longest = as_int(encoding.max_tokens)
     if longest < n_special:
         msg = f"`max_tokens` is {longest}, too few for the {n_special} special tokens of every sentence; raise it."

@@ -160,6 +160,7 @@ def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
         gene_mask_bl=move(batch.features >= 0),
         value_bl=move(batch.values["value"]) if "value" in batch.values else None,
         condition_b=move(batch.scalars["condition"]) if "condition" in batch.scalars else None,
+        species_b=move(batch.scalars["species"]) if "species" in batch.scalars else None,
         unread_ids_bm=move(batch.scalars["depth_ids"]) if "depth_ids" in batch.scalars else None,
         unread_value_bm=move(batch.scalars["depth_values"]) if "depth_values" in batch.scalars else None,
     )

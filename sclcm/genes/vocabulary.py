@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from sclcm.genes.names import IdType, read_names
-from sclcm.genes.table import Species
+from sclcm.genes.table import Species, species_of_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -214,6 +214,16 @@ class GeneVocabulary:
     def feature_positions(self) -> Mapping[str, int]:
         """Position of each feature by its exact name."""
         return {name: i for i, name in enumerate(self.features.tolist())}
+
+    @cached_property
+    def species_of_features(self) -> np.ndarray:
+        """Number of each feature's species among `species`, -1 where it is none of them, shape `(features,)`, int8."""
+        if len(self.species) == 1:
+            return np.zeros(self.n_features, dtype=np.int8)
+        numbers = {known: number for number, known in enumerate(self.species)}
+        ids = self.features if self.ids == "ensembl" else self.readings.ensembl
+        found = [None if ensembl is None else species_of_id(ensembl) for ensembl in ids.tolist()]
+        return np.array([-1 if species is None else numbers.get(species, -1) for species in found], dtype=np.int8)
 
     @cached_property
     def readings(self) -> Readings:

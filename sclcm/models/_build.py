@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from sclcm._sizes import as_int
 from sclcm.models._declarations import check_declaration
 from sclcm.nn.lcm import LCM
+from sclcm.nn.priors import Partners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ _SMALL = 1 << 16
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.tensor, torch.randn, torch.rand}
 _FILLS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_}
 # What torch, or a module, makes of sizes that make no sense.
-_NONSENSE = (ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, TypeError)
+_NONSENSE = (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError)
 
 
 def build_lcm(architecture: LCMConfig, state: Mapping[str, torch.Tensor]) -> LCM:
@@ -44,6 +45,9 @@ def build_lcm(architecture: LCMConfig, state: Mapping[str, torch.Tensor]) -> LCM
     except RuntimeError as error:
         msg = f"The checkpoint does not fit the model that it describes. {error}"
         raise ValueError(msg) from error
+    for module in lcm.modules():
+        if isinstance(module, Partners):
+            module.check()
     lcm.requires_grad_(False)  # noqa: FBT003
     return lcm.eval()
 

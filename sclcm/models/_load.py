@@ -273,8 +273,8 @@ def load_release(
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
     _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
-    release = Release(folder, _dictionary_folders(folder, given))
     weights = weights or find_one(folder, spec.weights)
+    release = Release(weights.parent, _dictionary_folders(folder, given))
     release.used.append(weights)
     tensors, config = read_weights(spec, weights, release, given=given)
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)

@@ -19,11 +19,13 @@ from sclcm.data.conditions import number_conditions
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
+from sclcm.data.species import number_species, own_genes, species_of_data
 from sclcm.data.stream import ChunkReader, RowBlock
 from sclcm.data.validation import refuse_counts
 from sclcm.data.verdicts import judge
 from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.encoding.normalize import LogNormalizeToMedian
+from sclcm.encoding.sentences import fill_up
 from sclcm.engine.infer import Reducer, run, token_budget
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class Input:
     obs
         The cells' table.
     conditions
-        Number of the batch of each cell, for models that need it, shape `(cells,)`, or `None`.
+    species
+        Numbers of the batch and of the species of each cell, for models that need them, shape `(cells,)`, or `None`.
     random_state
         Seed of the random steps of an encoding.
     counts_total
@@ -82,6 +85,7 @@ class Input:
     gene_key: str
     obs: pd.DataFrame
     conditions: np.ndarray | None = None
+    species: np.ndarray | None = None
     random_state: int = 0
     counts_total: float = 0.0
     counts_kept: float = 0.0
@@ -90,21 +94,29 @@ class Input:
     def chunks(self, pretrained: Pretrained, *, chunk_size: int = CHUNK_CELLS) -> Iterator[CellChunk]:
         """Read the matrix once, and keep account."""
         reader = self._reader(pretrained, chunk_size)
-        for chunk in map(reader.make, reader.blocks()):
+        for block in reader.blocks():
+            chunk = self._chunk(reader, block, pretrained)
             self._count(_account(chunk))
             yield chunk
 
     def batches(
-        self, pretrained: Pretrained, *, batch_size: int | None, chunk_size: int = CHUNK_CELLS
+        self,
+        pretrained: Pretrained,
+        *,
+        batch_size: int | None,
+        chunk_size: int = CHUNK_CELLS,
+        mask_padding: bool = True,
     ) -> Generator[TokenBatch]:
         """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens.
+
+        Without masks, sentences are filled up with padding that the model sees.
 
         Pieces of a chunk are encoded in a thread, ahead of the consumer, who may close the iterator at any time.
         """
         budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
         pad = pretrained.vocabulary.specials[pretrained.pad]
         longest = pretrained.encoding.max_tokens
-        with closing(self._pieces(pretrained, chunk_size)) as pieces:
+        with closing(self._pieces(pretrained, chunk_size, mask_padding=mask_padding)) as pieces:
             for _, chunk in groupby(pieces, key=lambda piece: piece.chunk):
                 yield from iter_batches(
                     [piece.sentences for piece in chunk],
@@ -115,13 +127,17 @@ class Input:
                     max_width=None if longest is None else as_int(longest),
                 )
 
-    def _pieces(self, pretrained: Pretrained, chunk_size: int) -> Generator[_Piece]:
+    def _pieces(self, pretrained: Pretrained, chunk_size: int, *, mask_padding: bool) -> Generator[_Piece]:
         """Encode pieces of chunks in a thread, and keep account, in order."""
         reader = self._reader(pretrained, chunk_size)
 
         def encode(block: RowBlock) -> _Piece:
-            chunk = reader.make(block)
-            return _Piece(chunk=block.chunk, sentences=self._encode(pretrained, chunk), account=_account(chunk))
+            chunk = self._chunk(reader, block, pretrained)
+            sentences = self._encode(pretrained, chunk)
+            if not mask_padding:
+                pad = pretrained.vocabulary.specials[pretrained.pad]
+                sentences = fill_up(sentences, pretrained.encoding, pad=pad)
+            return _Piece(chunk=block.chunk, sentences=sentences, account=_account(chunk))
 
         with closing(map_ahead(encode, reader.pieces(), n_threads=THREADS, n_ahead=PIECES_AHEAD)) as pieces:
             for piece in pieces:
@@ -130,9 +146,16 @@ class Input:
 
     def _encode(self, pretrained: Pretrained, chunk: CellChunk) -> CellSentences:
         sentences = pretrained.encode(chunk, random_state=self.random_state)
-        if self.conditions is None:
-            return sentences
-        return replace(sentences, scalars={**sentences.scalars, "condition": self.conditions[sentences.rows]})
+        numbers = {"condition": self.conditions, "species": self.species}
+        known = {name: number[sentences.rows] for name, number in numbers.items() if number is not None}
+        return replace(sentences, scalars={**sentences.scalars, **known})
+
+    def _chunk(self, reader: ChunkReader, block: RowBlock, pretrained: Pretrained) -> CellChunk:
+        chunk = reader.make(block)
+        if self.species is None:
+            return chunk
+        species = self.species[chunk.start : chunk.start + chunk.n_cells]
+        return own_genes(chunk, pretrained.vocabulary, species)
 
     def _reader(self, pretrained: Pretrained, chunk_size: int) -> ChunkReader:
         return ChunkReader(
@@ -198,6 +221,7 @@ def open_input(
     use_raw: bool = False,
     gene_key: str | None = None,
     batch_key: str | None = None,
+    species: str | None = None,
     random_state: int = 0,
     check_fit: bool = True,
 ) -> Input:
@@ -216,6 +240,8 @@ def open_input(
         Column of var with gene names, or `None` to find it.
     batch_key
         Column of obs with the batch of each cell; models that are bound to batches need it, others refuse it.
+    species
+        Species of the cells, or the column of obs that names it; `None` tells it from the genes.
     random_state
         Seed of the random steps of an encoding.
     check_fit
@@ -229,7 +255,11 @@ def open_input(
     elif check_fit and not pretrained.accepts_bulk:
         _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
-        source.var, pretrained.vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns
+        source.var,
+        pretrained.vocabulary,
+        gene_key=gene_key,
+        preferred=pretrained.gene_columns,
+        species=species_of_data(adata.obs, species),
     )
     if check_fit:
         require_overlap(
@@ -252,6 +282,7 @@ def open_input(
         gene_key=key,
         obs=adata.obs,
         conditions=conditions,
+        species=_species(adata, pretrained, species, alignment=alignment),
         random_state=int(random_state),
     )
 
@@ -273,6 +304,17 @@ def _conditions(adata: AnnData, pretrained: Pretrained, batch_key: str | None) -
     return number_conditions(adata.obs, batch_key, n_conditions=n_conditions, model=pretrained.name)
 
 
+def _species(
+    adata: AnnData, pretrained: Pretrained, species: str | None, *, alignment: GeneAlignment
+) -> np.ndarray | None:
+    """Return the number of each cell's species, for models that need it; what the caller says is checked for all."""
+    if not pretrained.reads_species and species is None:
+        return None
+    vocabulary = pretrained.vocabulary
+    numbers = number_species(adata.obs, alignment, vocabulary, species=species, model=pretrained.name)
+    return numbers if pretrained.reads_species else None
+
+
 def check_random_state(random_state: int) -> None:
     """Refuse a seed that is no integer."""
     if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer):
@@ -292,14 +334,20 @@ def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:
 
 
 def one_pass(
-    data: Input, pretrained: Pretrained, reducers: Iterable[Reducer], *, batch_size: int | None, n_blocks: int | None
+    data: Input,
+    pretrained: Pretrained,
+    reducers: Iterable[Reducer],
+    *,
+    batch_size: int | None,
+    n_blocks: int | None,
+    mask_padding: bool = True,
 ) -> None:
     """Run the model over all cells once, with a progress bar, and feed the reducers."""
 
     def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
         return run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks)
 
-    each_batch(data, pretrained, work, batch_size=batch_size)
+    each_batch(data, pretrained, work, batch_size=batch_size, mask_padding=mask_padding)
 
 
 def each_batch(
@@ -308,11 +356,12 @@ def each_batch(
     work: Callable[[Iterable[TokenBatch]], Iterator[int]],
     *,
     batch_size: int | None,
+    mask_padding: bool = True,
 ) -> None:
     """Work on all cells once, with a progress bar; the work yields the number of cells it is done with."""
     bar_of = {"unit": "cell", "desc": pretrained.name, "disable": not settings.progress}
     with (
-        closing(data.batches(pretrained, batch_size=batch_size)) as batches,
+        closing(data.batches(pretrained, batch_size=batch_size, mask_padding=mask_padding)) as batches,
         tqdm(total=data.source.shape[0], **bar_of) as bar,
     ):
         for n_cells in work(batches):

@@ -129,6 +129,11 @@ class Pretrained:
         return as_int(norm.n_domains) if isinstance(norm, DomainNorm) else None
 
     @property
+    def reads_species(self) -> bool:
+        """Whether the model needs to know the species of each cell."""
+        return self.architecture.prefix is not None or self.architecture.fusion is not None
+
+    @property
     def n_parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.lcm.parameters())
@@ -158,6 +163,12 @@ class Pretrained:
             chosen.layer != -1 or chosen.head is not None or not isinstance(chosen.pooling, FromEnd)
         ):
             msg = f"`recipe` is {chosen!r}; what is decoded is pooled by `FromEnd` over the last block, without a head."
+            raise ValueError(msg)
+        if not chosen.mask_padding and (chosen.decoding is not None or self.encoding.max_tokens is None):
+            msg = (
+                f"`recipe` is {chosen!r}; padding cannot be seen by what decodes, nor where sentences have no longest "
+                "length, up to which there would be padding. Set `mask_padding=True`."
+            )
             raise ValueError(msg)
         return chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._words import read_word_vocabulary
+from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
 from sclcm.zoo._spec import (
     ArraySource,
@@ -153,6 +155,24 @@ def read_array(
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):
             return _factors(release.dictionary(patterns), vocabulary, release.used[-1])
+        case PartialFactors():
+            return _partial_factors(source, vocabulary, release)
+
+
+def _partial_factors(source: PartialFactors, vocabulary: GeneVocabulary, release: Release) -> np.ndarray:
+    """Return factors from those files that are there; a warning names the others."""
+    factors = np.full(vocabulary.n_features, source.default)
+    missing = []
+    for patterns in source.files:
+        if release.file(patterns, optional=True) is None:
+            missing.append(patterns[0])
+            continue
+        table = release.dictionary(patterns)
+        named = np.array([gene in table for gene in vocabulary.features.tolist()], dtype=bool)
+        factors[named] = _numbers(table, vocabulary.features[named], release.used[-1])
+    if missing:
+        warnings.warn(f"{' and '.join(map(repr, missing))} not found. {source.absence}", UserWarning, stacklevel=6)
+    return factors
 
 
 def read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: Release) -> Prototypes:
@@ -165,14 +185,19 @@ def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -
     if missing:
         msg = f"{file.name!r} lacks {len(missing)} genes of the vocabulary, such as {missing[0]!r}; they do not match."
         raise ValueError(msg)
+    return _numbers(table, vocabulary.features, file)
+
+
+def _numbers(table: Mapping[str, Any], genes: np.ndarray, file: Path) -> np.ndarray:
+    """Return the number of each gene; `ValueError` if one is not above zero."""
     try:
-        factors = np.array([float(table[gene]) for gene in vocabulary.features.tolist()])
+        factors = np.array([float(table[gene]) for gene in genes.tolist()])
     except (TypeError, ValueError) as error:
         msg = f"{file.name!r} does not give a number for every gene of the vocabulary: {error}."
         raise ValueError(msg) from error
     bad = ~(np.isfinite(factors) & (factors > 0))
     if bad.any():
-        gene = vocabulary.features[bad][0]
+        gene = genes[bad][0]
         msg = f"{file.name!r} gives {factors[bad][0]} for {gene!r}; expected a positive number."
         raise ValueError(msg)
     return factors

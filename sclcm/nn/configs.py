@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sclcm.nn.decoder_configs import DecoderConfig
     from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
+    from sclcm.nn.prior_configs import JoinedInputs, SpeciesPrefix
     from sclcm.nn.readouts import HeadConfig
     from sclcm.nn.table_configs import GeneBinTable, SharedSegment
 
@@ -347,6 +348,8 @@ class LCMConfig:
         Token id -> vector.
     value
         Value -> vector, or `None` for families whose tokens carry no value.
+    fusion
+        What becomes of gene vector, value and prior vectors, or `None` where the first two are all.
     position
         Place in the sentence -> vector, or `None` where order does not matter.
     segment
@@ -357,6 +360,8 @@ class LCMConfig:
         Condition of a cell -> vector, or `None`.
     embedding_norm
         Normalisation of the sum, or `None`.
+    prefix
+        A vector before all others, or `None`.
     backbone
         The stack of blocks.
     heads
@@ -368,11 +373,13 @@ class LCMConfig:
     d_model: Size
     gene: TableEncoder | GeneBinTable | ProjectedVectors
     value: ValueConfig | None = None
+    fusion: JoinedInputs | None = None
     position: LearnedPositions | FixedPositions | None = None
     segment: ConstantSegment | SharedSegment | None = None
     role: RoleTable | None = None
     condition: ConditionTable | None = None
     embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None
+    prefix: SpeciesPrefix | None = None
     backbone: BackboneConfig
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
     decoder: DecoderConfig | None = None

@@ -11,6 +11,7 @@ from sclcm._sizes import as_int
 from sclcm.nn import configs, fixed_configs, gated_configs, table_configs
 from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
 from sclcm.nn.layers import Linear, activation, layer_norm
+from sclcm.nn.priors import JoinedInputs, SpeciesPrefix, require_values
 from sclcm.nn.soft_bins import AddedBins, GeneAndDepthBins, GeneBins
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Embedder(nn.Module):
         self.gene, self.gene_norm = _gene_encoder(config.gene, width)
         self.n_bins = as_int(config.gene.n_bins) if isinstance(config.gene, table_configs.GeneBinTable) else None
         self.value = None if config.value is None else _value_encoder(config.value, width)
+        self.fusion = None if config.fusion is None else JoinedInputs(config.fusion, width)
         self.position = None if config.position is None else _position_encoder(config.position, width)
         self.segment = None
         if isinstance(config.segment, configs.ConstantSegment):
@@ -152,12 +154,20 @@ class Embedder(nn.Module):
         if config.condition is not None:
             self.condition = Table(as_int(config.condition.n_conditions), width, config.condition.norm)
         self.norm = None if config.embedding_norm is None else _embedding_norm(config.embedding_norm, width)
+        self.prefix = None if config.prefix is None else SpeciesPrefix(config.prefix, width)
 
     def forward(self, tokens: TokenTensors) -> Tensor:
         """Turn tokens into vectors, shape `(cells, tokens, width)`."""
+        if self.prefix is None:
+            return self._tokens(tokens)
+        return self.prefix(self._tokens(tokens.without_first()), tokens.species_b)
+
+    def _tokens(self, tokens: TokenTensors) -> Tensor:
         x_bld = self.genes(tokens.token_ids_bl) if self.n_bins is None else self._of_bins(tokens, self.n_bins)
         if self.value is not None:
-            x_bld = self.value(x_bld, _required_values(tokens), tokens.gene_mask_bl)
+            x_bld = self.value(x_bld, require_values(tokens.value_bl), tokens.gene_mask_bl)
+        if self.fusion is not None:
+            x_bld = self.fusion(x_bld, tokens)
         if self.position is not None:
             places = torch.arange(x_bld.shape[1], device=x_bld.device)
             x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)
@@ -190,7 +200,7 @@ class Embedder(nn.Module):
 
     def _of_bins(self, tokens: TokenTensors, n_bins: int) -> Tensor:
         """Look up the row of each gene's bin; special tokens are rows themselves."""
-        bin_bl = _required_values(tokens).long().clamp(0, n_bins - 1)
+        bin_bl = require_values(tokens.value_bl).long().clamp(0, n_bins - 1)
         return self.gene(tokens.token_ids_bl + torch.where(tokens.gene_mask_bl, bin_bl, torch.zeros_like(bin_bl)))
 
     def without_values(self, token_ids_bl: Tensor, condition_b: Tensor | None) -> Tensor:
@@ -208,13 +218,6 @@ class Embedder(nn.Module):
         if isinstance(self.norm, (BatchNorm, DomainNorm)):
             return self.norm(x_bld, condition_b)
         return x_bld if self.norm is None else self.norm(x_bld)
-
-
-def _required_values(tokens: TokenTensors) -> Tensor:
-    if tokens.value_bl is None:
-        msg = "This model needs tokens with values, but they have none; its encoding must set `value`."
-        raise ValueError(msg)
-    return tokens.value_bl
 
 
 def require_condition(condition_b: Tensor | None) -> Tensor:

@@ -160,6 +160,21 @@ class ValueHead(nn.Module):
         return self.layers(x_nd).squeeze(-1)
 
 
+class NormedValueHead(nn.Module):
+    """One number for each token, from a normed layer."""
+
+    def __init__(self, config: readouts.NormedValueHead, d_model: int) -> None:
+        super().__init__()
+        self.dense = Linear(d_model, d_model)
+        self.norm = layer_norm(config.layer_norm, d_model)
+        self.activation = activation(config.activation)
+        self.out = Linear(d_model, 1)
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Turn vectors of shape `(..., width)` into numbers of shape `(...)`."""
+        return self.out(self.norm(self.activation(self.dense(x_nd)))).squeeze(-1)
+
+
 class CellGeneHead(nn.Module):
     """One number for each gene of a cell, from the cell's vector and the gene's."""
 
@@ -233,7 +248,7 @@ def build_heads(
     return nn.ModuleDict(built)
 
 
-def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | FixedTable) -> nn.Module:  # noqa: PLR0911
+def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | FixedTable) -> nn.Module:  # noqa: PLR0911, PLR0912
     """Build the head that a configuration's type selects."""
     match config:
         case readouts.TiedTokenHead():
@@ -250,6 +265,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return LinearHead(config)
         case readouts.ValueHead():
             return ValueHead(config)
+        case readouts.NormedValueHead():
+            return NormedValueHead(config, d_model)
         case readouts.CellGeneHead():
             return CellGeneHead(config, d_model)
         case readouts.CellClassHead():

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
     from sclcm.nn import configs
 
+
+def _gelu_sigmoid(x_nd: Tensor) -> Tensor:
+    """GELU with a sigmoid in place of the normal distribution."""
+    return x_nd * torch.sigmoid(1.702 * x_nd)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
@@ -25,6 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu_0.2": partial(functional.leaky_relu, negative_slope=0.2),
     "silu": functional.silu,
     "tanh": torch.tanh,
+    "gelu_sigmoid": _gelu_sigmoid,
 }
 
 

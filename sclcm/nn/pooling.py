@@ -92,6 +92,8 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
             return mean_pool(x_bld, _real(tokens, n_last))
         case readouts.TokenMax(before_last=n_last):
             return max_pool(x_bld, _real(tokens, n_last))
+        case readouts.RestMean():
+            return mean_pool(x_bld[:, 1:], _real(tokens)[:, 1:])
         case readouts.ValueWeightedSum():
             return value_weighted_sum(x_bld, _values(tokens), _real(tokens))
         case readouts.ValueWeightedMean():

@@ -119,6 +119,22 @@ class ValueHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormedValueHead:
+    """Value head: linear layer, non-linearity, norm, linear layer, one number for each token.
+
+    Parameters
+    ----------
+    activation
+        Name of the non-linearity.
+    layer_norm
+        Its normalisation.
+    """
+
+    activation: Text
+    layer_norm: LayerNorm
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellGeneHead:
     """Value head of a cell and a gene: the cell's vector times a matrix times a query made of the gene's vector.
 
@@ -244,6 +260,7 @@ HeadConfig: TypeAlias = (
     | LayeredHead
     | CellVectorHead
     | SentenceClassHead
+    | NormedValueHead
 )
 
 
@@ -289,6 +306,11 @@ class GeneSum:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestMean:
+    """Average of all tokens of a sentence but the first, special tokens included."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueWeightedSum:
     """Sum of all tokens of a sentence, each times its value, special tokens included."""
 
@@ -331,6 +353,7 @@ Pooling: TypeAlias = (
     | FromEnd
     | TokenMean
     | TokenMax
+    | RestMean
     | ValueWeightedSum
     | ValueWeightedMean
     | Concatenated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +27,8 @@ class TokenTensors:
         Values, shape `(cells, tokens)`, or `None`.
     condition_b
         Number of each cell's condition, such as its batch, shape `(cells,)`, or `None`.
+    species_b
+        Number of each cell's species, shape `(cells,)`, or `None`.
     place_bl
         Place of each token in its sentence, shape `(cells, tokens)`; `None` counts from the left.
     unread_ids_bm
@@ -40,9 +42,25 @@ class TokenTensors:
     gene_mask_bl: Tensor
     value_bl: Tensor | None = None
     condition_b: Tensor | None = None
+    species_b: Tensor | None = None
     place_bl: Tensor | None = None
     unread_ids_bm: Tensor | None = None
     unread_value_bm: Tensor | None = None
+
+    def without_first(self) -> TokenTensors:
+        """Return all tokens but the first of each sentence, which move up to its place."""
+
+        def rest(channel_bl: Tensor | None) -> Tensor | None:
+            return None if channel_bl is None else channel_bl[:, 1:]
+
+        return replace(
+            self,
+            token_ids_bl=self.token_ids_bl[:, 1:],
+            mask_bl=rest(self.mask_bl),
+            gene_mask_bl=self.gene_mask_bl[:, 1:],
+            value_bl=rest(self.value_bl),
+            place_bl=None if self.place_bl is None else self.place_bl[:, 1:] - 1,
+        )
 
     def lengths(self) -> Tensor:
         """Return the number of real tokens of each cell, shape `(cells,)`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,7 +117,8 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
     else:
         out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
         reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
-        one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=pretrained.depth(recipe))
+        how: dict[str, Any] = {"n_blocks": pretrained.depth(recipe), "mask_padding": recipe.mask_padding}
+        one_pass(data, pretrained, [reducer], batch_size=batch_size, **how)
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
     _warn_of_short_cells(data, np.flatnonzero(np.isnan(out).any(1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sclcm._docs import with_shared_docs
 from sclcm._keys import gene_embed_keys
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.engine.infer import FeatureMeans
+from sclcm.engine.places import PlaceMeans
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
 from sclcm.tl._embed import check_batch_size
@@ -29,11 +30,12 @@ def embed_genes(
     adata: AnnData,
     model: str | Path | Pretrained = "sclcm-mini",
     *,
-    how: Literal["vocabulary", "contextual"] = "vocabulary",
+    how: Literal["vocabulary", "contextual", "by_place"] = "vocabulary",
     model_layer: int = -1,
     layer: str | None = None,
     gene_key: str | None = None,
     batch_key: str | None = None,
+    mask_padding: bool = True,
     batch_size: int | None = None,
     random_state: int = 0,
     device: str = "auto",
@@ -49,15 +51,19 @@ def embed_genes(
     %(model)s
     how
         `"vocabulary"`: the vectors of the model's gene table, which need no counts. `"contextual"`: the vector of the
-        gene's token after a block, averaged over the cells in which it is one.
+        gene's token after a block, averaged over the cells in which it is one. `"by_place"`, to compare with scripts of
+        some authors: a gene of the first cell has the average over all cells of whatever stands at its place there.
     model_layer
-        Which block's output `"contextual"` averages: -1 the last, -2 the one before it.
+        Which block's output is averaged: -1 the last, -2 the one before it.
     layer
-        Layer with raw counts to read instead of `.X`; only `"contextual"` reads it.
+        Layer with raw counts to read instead of `.X`; `"vocabulary"` reads none.
     gene_key
         Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
     batch_key
-        Column of `.obs` with the batch of each cell, for `"contextual"` vectors of models that are bound to batches.
+        Column of `.obs` with the batch of each cell, for averages by models that are bound to batches.
+    mask_padding
+        Whether the model is kept from seeing padding. Else each sentence is filled up to the longest with padding that
+        counts as tokens, and has a part in averages by place.
     %(running)s
     %(random_state)s
     %(writing)s
@@ -72,8 +78,8 @@ def embed_genes(
         `params`: model, digest of its files, how, share of genes matched, versions.
     """
     check_copy(adata, copy=copy)
-    if how not in ("vocabulary", "contextual"):
-        msg = f"`how` is {how!r}; expected 'vocabulary' or 'contextual'."
+    if how not in ("vocabulary", "contextual", "by_place"):
+        msg = f"`how` is {how!r}; expected 'vocabulary', 'contextual' or 'by_place'."
         raise ValueError(msg)
     check_batch_size(batch_size)
     pretrained = load(model, device=device, dtype=dtype)
@@ -81,10 +87,12 @@ def embed_genes(
     if how == "vocabulary":
         vectors, facts = _table(adata, pretrained, gene_key)
     else:
-        data = open_input(
-            adata, pretrained, layer=layer, gene_key=gene_key, batch_key=batch_key, random_state=random_state
+        cells: dict[str, Any] = {"batch_key": batch_key, "random_state": random_state}
+        data = open_input(adata, pretrained, layer=layer, gene_key=gene_key, **cells)
+        average = _means if how == "contextual" else _means_by_place
+        vectors, facts = average(
+            data, pretrained, model_layer=model_layer, batch_size=batch_size, mask_padding=mask_padding
         )
-        vectors, facts = _means(data, pretrained, model_layer=model_layer, batch_size=batch_size)
     params = {**provenance(pretrained), "how": how, **facts}
 
     def change(target: AnnData) -> None:
@@ -105,17 +113,39 @@ def _table(adata: AnnData, pretrained: Pretrained, gene_key: str | None) -> tupl
 
 
 def _means(
-    data: Input, pretrained: Pretrained, *, model_layer: int, batch_size: int | None
+    data: Input, pretrained: Pretrained, *, model_layer: int, batch_size: int | None, mask_padding: bool
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Return contextual means in the order of var."""
+    n_blocks = _depth(pretrained, model_layer)
+    reducer = FeatureMeans(n_tokens=pretrained.vocabulary.n_tokens, width=pretrained.d_model, device=pretrained.device)
+    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=n_blocks, mask_padding=mask_padding)
+    means, _ = reducer.means()
+    facts = {"model_layer": model_layer, "mask_padding": mask_padding, **data.facts()}
+    return _to_var(means[pretrained.vocabulary.token_ids], data.alignment), facts
+
+
+def _means_by_place(
+    data: Input, pretrained: Pretrained, *, model_layer: int, batch_size: int | None, mask_padding: bool
+) -> tuple[np.ndarray, dict[str, object]]:
+    """Return means by place, each for the gene at that place of the first cell, in the order of var."""
+    n_blocks = _depth(pretrained, model_layer)
+    reducer = PlaceMeans(device=pretrained.device)
+    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=n_blocks, mask_padding=mask_padding)
+    vocabulary = pretrained.vocabulary
+    of_token = np.full((vocabulary.n_tokens, pretrained.d_model), np.nan, dtype=np.float32)
+    places, token_ids = reducer.first_genes()
+    of_token[token_ids] = reducer.means()[places]
+    facts = {"model_layer": model_layer, "mask_padding": mask_padding, **data.facts()}
+    return _to_var(of_token[vocabulary.token_ids], data.alignment), facts
+
+
+def _depth(pretrained: Pretrained, model_layer: int) -> int:
+    """Return after how many blocks vectors are averaged."""
     n_blocks = pretrained.lcm.n_blocks
     if not -n_blocks <= model_layer <= -1:
         msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
         raise ValueError(msg)
-    reducer = FeatureMeans(n_tokens=pretrained.vocabulary.n_tokens, width=pretrained.d_model, device=pretrained.device)
-    one_pass(data, pretrained, [reducer], batch_size=batch_size, n_blocks=n_blocks + 1 + model_layer)
-    means, _ = reducer.means()
-    return _to_var(means[pretrained.vocabulary.token_ids], data.alignment), {"model_layer": model_layer, **data.facts()}
+    return n_blocks + 1 + model_layer
 
 
 def _to_var(features: np.ndarray, alignment: GeneAlignment) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
 from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
+from sclcm.zoo._factors import PartialFactors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +109,7 @@ class PrototypeSource:
     tensor: str
 
 
-ArraySource: TypeAlias = GeneFactors | StoredArray
+ArraySource: TypeAlias = GeneFactors | PartialFactors | StoredArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,9 @@ class Recipe:
         A head applied to the pooled vector, or `None`.
     l2_normalize
         Whether the vector is scaled to length one.
+    mask_padding
+        Whether the model is kept from seeing padding. Else each sentence is filled up to the longest with padding that
+        counts as tokens, as scripts of some authors do.
     decoding
         Tokens that are added to the sentence first. What is pooled is then what the last step reads, which is all but
         the token that it adds; the pooling is a `FromEnd` over the last block.
@@ -144,6 +148,7 @@ class Recipe:
     layer: int = -1
     head: str | None = None
     l2_normalize: bool = False
+    mask_padding: bool = True
     decoding: GreedyDecoding | None = None
     encoding: Encoding | None = None
     needs: Needs | None = None

@@ -25,6 +25,7 @@ from sclcm.checkpoints.keymap import (
     Tie,
     Transpose,
 )
+from sclcm.checkpoints.keyrules import DropCounting, DropFilled
 from sclcm.checkpoints.readers import read_tensors
 from sclcm.zoo.geneformer import SPEC
 
@@ -219,6 +220,24 @@ def test_squeeze_of_several_axes_comes_back():
 
 def test_braces_that_are_no_template_are_left_alone():
     assert_same(KeyMap(Rename("w", "{x}")).forward({"w": A}), {"{x}": A})
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(()), torch.ones(2, 3), torch.ones(2, dtype=torch.int64)])
+def test_tensor_with_one_known_number_is_checked_and_dropped(tensor):
+    keys = KeyMap(DropFilled("alpha", 1.0), Rename("w", "o"))
+    assert_same(keys.forward({"alpha": tensor, "w": A}), {"o": A})
+    assert_same(keys.backward({"o": A}), {"w": A})
+    assert_same(keys.forward({"w": A}), {"o": A})
+    with pytest.raises(KeyMapError, match="'alpha' should hold 1 throughout"):
+        keys.forward({"alpha": tensor * 2, "w": A})
+
+
+def test_tensor_that_counts_is_checked_and_dropped():
+    keys = KeyMap(DropCounting("places"), Rename("w", "o"))
+    assert_same(keys.forward({"places": torch.arange(5)[None], "w": A}), {"o": A})
+    assert_same(keys.forward({"w": A}), {"o": A})
+    with pytest.raises(KeyMapError, match="'places' should hold 0, 1, 2"):
+        keys.forward({"places": torch.tensor([0, 1, 3]), "w": A})
 
 
 # ---- a published map ----
