@@ -248,6 +248,20 @@ def _filled(declaration: Any, field_name: str, lookup: _Lookup) -> Any:
     return declaration
 
 
+def names_given(declaration: object) -> set[str]:
+    """Return the `Given` sizes of a (nested) declaration, which files state nowhere."""
+    match declaration:
+        case Given(name):
+            return {name}
+        case tuple():
+            return set().union(*map(names_given, declaration))
+        case Mapping():
+            return names_given(tuple(declaration.values()))
+    if dataclasses.is_dataclass(declaration):
+        return names_given(tuple(getattr(declaration, field.name) for field in dataclasses.fields(declaration)))
+    return set()
+
+
 def as_int(size: Size) -> int:
     """Return a resolved size, a positive integer; `ValueError` if it is a rule still, or no such number."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, Self
 
+import numpy as np
+
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
+_ALIGNED = 16  # no number is wider
 _MAX_DIRECTORY = 32 << 20
 _MAX_ENTRIES = 250_000
 _WIDE, _WIDER = 0xFFFFFFFF, 0xFFFF
@@ -120,6 +123,17 @@ class Archive:
             if not n:
                 self.damaged(f"it ends within `{shorten(name)}`")
             done += n
+
+    def map(self, name: str) -> np.ndarray | None:
+        """Return one stored entry as bytes that stay in the file until they are used; `None` if it lies unaligned.
+
+        What is written into them stays in memory.
+        """
+        entry = self.entries[name]
+        start = self.data_offset(entry)
+        if entry.method != _STORED or start % _ALIGNED:
+            return None
+        return np.memmap(self.path, dtype=np.uint8, mode="c", offset=start, shape=(entry.size,))
 
     # ---- the directory ----
 

@@ -14,7 +14,7 @@ from sclcm.checkpoints.arrayfiles import MAX_HEADER, check_safetensors, parse_np
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError, shorten
 from sclcm.checkpoints.protofiles import ENCRYPTED, is_proto_checkpoint, read_proto_tensors
 from sclcm.checkpoints.rebuild import RECORDS
-from sclcm.checkpoints.torchfiles import allowed_names, is_legacy, read_legacy, read_zip
+from sclcm.checkpoints.torchfiles import Ways, allowed_names, is_legacy, read_legacy, read_zip
 from sclcm.checkpoints.unpickle import Machine
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def read_tensors(
     key
         Where the tensors lie in a nested checkpoint, such as `"state_dict"`, or `("gene", "state_dict")`.
     mapped
-        Leave the tensors of a safetensors file in it until they are used. Only for files that are replaced and never
-        written into: what is written there shows in the tensors.
+        Leave the tensors of a safetensors file, and large ones of a torch file, in it until they are used. Only for
+        files that are replaced and never written into: what is written there shows in the tensors.
 
     Returns
     -------
@@ -59,10 +59,11 @@ def read_tensors(
         return _tensors_of_arrays(path)
     if kind == "MindSpore":
         return read_proto_tensors(path)
-    return _flat_tensors(read_torch(path), path, (key,) if isinstance(key, str) else tuple(key or ()))
+    content = read_torch(path, ways="mapped" if mapped else "read")
+    return _flat_tensors(content, path, (key,) if isinstance(key, str) else tuple(key or ()))
 
 
-def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
+def read_torch(path: str | Path, *, inert: Collection[str] = (), ways: Ways = "read") -> Any:
     """Read a file of `torch.save`, or a pickle with tensors, into plain Python data.
 
     Parameters
@@ -72,6 +73,9 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     inert
         Full names of classes and functions (`"functools.partial"`) whose instances are kept as inert `Record` objects,
         as those of a few classes of plain settings (`argparse.Namespace`, paths, dates) always are.
+    ways
+        `"mapped"` leaves large tensors of a zip archive in the file until they are used, as `read_tensors` says;
+        `"blank"` leaves out the numbers of its tensors, which are then on the device `meta`.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def read_torch(path: str | Path, *, inert: Collection[str] = ()) -> Any:
     path, names = Path(path), RECORDS | frozenset(inert)
     kind = sniff(path)
     if kind == "zip":
-        return read_zip(path, inert=names)
+        return read_zip(path, inert=names, ways=ways)
     data = _contents(path)
     if kind == "legacy":
         return read_legacy(data, f"{path}", inert=names)

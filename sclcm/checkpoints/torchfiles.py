@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from sclcm.checkpoints.archives import Archive
 from sclcm.checkpoints.plain import Constructor, FormatError, Refusal, Symbol, UnsafeFileError, shorten
@@ -22,14 +22,18 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC_BYTES = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 _MAX_PICKLE = 1 << 30
+_LARGE = 1 << 28
+
+Ways: TypeAlias = Literal["read", "mapped", "blank"]
+"""What becomes of the numbers of tensors: read; left in the file until they are used, if many; or left out."""
 
 
-def read_zip(path: Path, *, inert: frozenset[str]) -> Any:
+def read_zip(path: Path, *, inert: frozenset[str], ways: Ways = "read") -> Any:
     """Read a zip archive of `torch.save` into plain Python data with tensors."""
     with Archive(path) as archive:
         folder = _folder(archive)
         _check_members(archive, folder)
-        storages = _ZipStorages(archive, folder)
+        storages = _ZipStorages(archive, folder, ways)
         data = archive.read(f"{folder}/data.pkl", limit=_MAX_PICKLE)
         source = f"{path}"
         return Machine(
@@ -64,8 +68,8 @@ def _check_members(archive: Archive, folder: str) -> None:
 class _ZipStorages:
     """Hands out the storages of an archive, each read once and shared by its tensors."""
 
-    def __init__(self, archive: Archive, folder: str) -> None:
-        self.archive, self.folder = archive, folder
+    def __init__(self, archive: Archive, folder: str, ways: Ways) -> None:
+        self.archive, self.folder, self.ways = archive, folder, ways
         self.loaded: dict[str, torch.Tensor] = {}
 
     def resolve(self, pid: Any) -> Storage:
@@ -85,6 +89,10 @@ class _ZipStorages:
 
         if (stored := self.archive.entries[name].size) != size:
             self.archive.unsafe(f"announces {size:,} bytes for `{shorten(name)}`, which has {stored:,}")
+        if self.ways == "blank":
+            return torch.empty(size, dtype=torch.uint8, device="meta")
+        if self.ways == "mapped" and size >= _LARGE and (mapped := self.archive.map(name)) is not None:
+            return torch.from_numpy(mapped)
         data = torch.empty(size, dtype=torch.uint8)
         if size:
             self.archive.read_into(name, data.numpy().data)

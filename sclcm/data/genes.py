@@ -62,7 +62,7 @@ def choose_gene_names(
     if gene_key is not None:
         return align_genes(gene_names(var, gene_key), vocabulary, species=species), gene_key
     found: list[tuple[GeneAlignment, str]] = []
-    for key in _candidates(var, preferred):
+    for key in candidate_columns(var, preferred):
         found.append((align_genes(gene_names(var, key), vocabulary, species=species), key))
         if found[0][0].report.n_covered >= _GOOD_ENOUGH * len(var):
             break  # the first: no other can have a tenth more
@@ -89,7 +89,8 @@ def gene_names(var: pd.DataFrame, gene_key: str) -> list[str]:
     return listed
 
 
-def _candidates(var: pd.DataFrame, preferred: Sequence[str]) -> Iterator[str]:
+def candidate_columns(var: pd.DataFrame, preferred: Sequence[str]) -> Iterator[str]:
+    """Yield where gene names may be: the preferred columns, `"var_names"`, then columns of well-known name."""
     by_lower_case = {str(column).lower(): str(column) for column in reversed(var.columns)}
     known = [by_lower_case[name] for name in _KNOWN_COLUMNS if name in by_lower_case]
     columns = [column for column in preferred if column in var.columns]

@@ -6,14 +6,14 @@ import dataclasses
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from sclcm.genes.finder import finder
 from sclcm.genes.names import (
-    HOWS,
     beaten_aliases,
     guess_id_type,
     guess_species,
@@ -23,7 +23,7 @@ from sclcm.genes.names import (
 )
 from sclcm.genes.table import AMBIGUOUS as _AMBIGUOUS
 from sclcm.genes.table import UNKNOWN as _UNKNOWN
-from sclcm.genes.table import as_ensembl
+from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,11 +35,10 @@ if TYPE_CHECKING:
 # Ways of reading a name that is not used, yet not dropped for want of a feature.
 _OTHERWISE = ("ambiguous", "repeated")
 
-# The last alignments to each vocabulary, by the names themselves, and its finder: for as long as it lives.
+# The last alignments to each vocabulary, by the names themselves: for as long as it lives.
 _N_REMEMBERED = 4
 _REMEMBERED: WeakKeyDictionary[GeneVocabulary, OrderedDict[tuple[tuple[str, ...], str | None], GeneAlignment]]
 _REMEMBERED = WeakKeyDictionary()
-_FINDERS: WeakKeyDictionary[GeneVocabulary, _FeatureFinder] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +280,20 @@ def _by_synonyms(names: tuple[str, ...], vocabulary: GeneVocabulary, synonyms: M
 
 
 def _by_resolver(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | None) -> tuple[_Match, str | None]:
-    """Read the names that are not features themselves; return also the species, as given or told from all names."""
+    """Read the names that are not features themselves; return also the species, as given or told from all names.
+
+    The resolver knows two species; to a vocabulary of another, a name is a feature or nothing.
+    """
     exact = vocabulary.feature_positions
     spelt = list(map(vocabulary.respelt, names)) if vocabulary.respell else names
     positions = np.array([exact.get(name, _UNKNOWN) for name in spelt], dtype=np.int64)
     how = np.full(len(names), "exact", dtype=object)
+    if vocabulary.ignore_case:
+        _fold(names, vocabulary, positions=positions, how=how)
     others = np.flatnonzero(positions < 0)
+    if not {*vocabulary.species} & {*get_args(Species)}:
+        how[others] = "unknown"
+        return _Match(names=names, positions=positions, how=how), None
     unread = [names[i] for i in others.tolist()]
     readings = read_names(unread, species=species, among=names)
     if unread:
@@ -296,57 +303,19 @@ def _by_resolver(names: tuple[str, ...], vocabulary: GeneVocabulary, species: st
     return _Match(names=names, positions=positions, how=how), readings.species
 
 
+def _fold(names: tuple[str, ...], vocabulary: GeneVocabulary, *, positions: np.ndarray, how: np.ndarray) -> None:
+    """Find features in another letter case, in place."""
+    for i in np.flatnonzero(positions < 0).tolist():
+        positions[i] = vocabulary.folded_positions.get(names[i].upper(), _UNKNOWN)
+        how[i] = "case" if positions[i] >= 0 else how[i]
+
+
 def _find_features(names: list[str], readings: Readings, vocabulary: GeneVocabulary) -> tuple[list[int], list[str]]:
     """Return the position of the feature of each name that has been read, or a negative number, and how it was read."""
-    find = _finder(vocabulary).find
+    find = finder(vocabulary).find
     columns = zip(names, readings.gene, readings.ensembl, readings.how, strict=True)
     found = [find(name, gene=gene, ensembl=ensembl, how=how) for name, gene, ensembl, how in columns]
     return [position for position, _ in found], [how for _, how in found]
-
-
-class _FeatureFinder:
-    """Finds the feature of a name that has been read."""
-
-    def __init__(self, vocabulary: GeneVocabulary) -> None:
-        self._only_ids = vocabulary.ids == "ensembl"
-        self._features = vocabulary.readings
-        ranks = [HOWS.index(how) for how in self._features.how]
-        self._by_id = _best(self._features.ensembl, ranks)
-        self._by_gene = _best(self._features.gene, ranks)
-
-    def find(self, name: str, *, gene: str | None, ensembl: str | None, how: str) -> tuple[int, str]:
-        """Return the position of the feature, or a negative number, and how the name was read."""
-        if gene is None:
-            return _UNKNOWN, how
-        position = _UNKNOWN
-        if self._only_ids and ensembl is not None:
-            position = self._by_id.get(ensembl, _UNKNOWN)
-        # Two Ensembl ids are two genes, even if they go by one symbol.
-        if position < 0 and not (self._only_ids and as_ensembl(name) is not None):
-            position = self._by_gene.get(gene, _UNKNOWN)
-        if position < 0:
-            return position, "ambiguous" if position == _AMBIGUOUS else "unknown"
-        return position, self._features.how[position] if how == "exact" else how
-
-
-def _finder(vocabulary: GeneVocabulary) -> _FeatureFinder:
-    if vocabulary not in _FINDERS:
-        _FINDERS[vocabulary] = _FeatureFinder(vocabulary)
-    return _FINDERS[vocabulary]
-
-
-def _best(keys: np.ndarray, ranks: list[int]) -> dict[str, int]:
-    """Map each key to the position that has it at the lowest rank; ties are ambiguous."""
-    best: dict[str, int] = {}
-    rank_of: dict[str, int] = {}
-    for position, (key, rank) in enumerate(zip(keys, ranks, strict=True)):
-        if key is None:
-            continue
-        if rank < rank_of.get(key, len(HOWS)):
-            best[key], rank_of[key] = position, rank
-        elif rank == rank_of[key]:
-            best[key] = _AMBIGUOUS
-    return best
 
 
 def _assemble(match: _Match, vocabulary: GeneVocabulary, species: str | None) -> GeneAlignment:

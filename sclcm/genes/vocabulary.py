@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -56,6 +57,10 @@ class GeneVocabulary:
     respell
         Characters of gene names, each with what stands in its place in the features: `(("-", "_"),)` where `HLA-A` is
         the feature `HLA_A`.
+    ignore_case
+        Whether a name that is a feature in another letter case is that feature.
+    siblings
+        Vocabularies of the other species that the model knows, by species; they share the special tokens.
     """
 
     features: np.ndarray
@@ -69,6 +74,8 @@ class GeneVocabulary:
     merge: Merge = "sum"
     universe: GeneVocabulary | None = None
     respell: tuple[tuple[str, str], ...] = ()
+    ignore_case: bool = False
+    siblings: Mapping[str, GeneVocabulary] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", _as_features(self.features))
@@ -143,6 +150,8 @@ class GeneVocabulary:
         given = {**stored, "species": tuple(stored["species"])}
         if "universe" in given:
             given["universe"] = cls.from_json(given["universe"])
+        if "siblings" in given:
+            given["siblings"] = {species: cls.from_json(sibling) for species, sibling in given["siblings"].items()}
         return cls(**given)
 
     def to_json(self) -> dict[str, Any]:
@@ -164,6 +173,10 @@ class GeneVocabulary:
             stored["universe"] = self.universe.to_json()
         if self.respell:
             stored["respell"] = [list(pair) for pair in self.respell]
+        if self.ignore_case:
+            stored["ignore_case"] = True
+        if self.siblings:
+            stored["siblings"] = {species: sibling.to_json() for species, sibling in self.siblings.items()}
         return stored
 
     def digest(self) -> str:
@@ -224,6 +237,21 @@ class GeneVocabulary:
         ids = self.features if self.ids == "ensembl" else self.readings.ensembl
         found = [None if ensembl is None else species_of_id(ensembl) for ensembl in ids.tolist()]
         return np.array([-1 if species is None else numbers.get(species, -1) for species in found], dtype=np.int8)
+
+    @cached_property
+    def folded_positions(self) -> Mapping[str, int]:
+        """Position of each feature by its name in upper case; empty where letter case matters."""
+        return {name.upper(): i for i, name in enumerate(self.features.tolist())} if self.ignore_case else {}
+
+    def of_species(self, species: str) -> GeneVocabulary:
+        """Return the vocabulary of one species, without siblings; `ValueError` lists those that there are."""
+        if species in self.siblings:
+            return self.siblings[species]
+        if species in self.species:
+            return dataclasses.replace(self, siblings={}) if self.siblings else self
+        known = ", ".join(map(repr, (*self.species, *self.siblings)))
+        msg = f"`species` is {species!r}; the model knows {known}"
+        raise ValueError(msg)
 
     @cached_property
     def readings(self) -> Readings:
@@ -288,6 +316,11 @@ def _check_vocabulary(vocabulary: GeneVocabulary) -> None:
     _check_unique(token_ids.tolist() + list(specials.values()), what="token id")
     if min(specials.values(), default=0) < 0:
         msg = f"special tokens have negative ids: {specials}; expected 0 or more"
+        raise ValueError(msg)
+    if vocabulary.ignore_case:
+        _check_unique([name.upper() for name in features.tolist()], what="name in upper case")
+    if wrong := [species for species, other in vocabulary.siblings.items() if other.species != (species,)]:
+        msg = f"the vocabulary of {wrong[0]!r} is one of {vocabulary.siblings[wrong[0]].species}; name it so"
         raise ValueError(msg)
     if np.any(np.diff(token_ids) < 0):
         msg = "`token_ids` are not ascending; build the vocabulary with `GeneVocabulary.from_mapping`, which sorts"

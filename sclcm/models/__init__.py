@@ -9,11 +9,12 @@ from sclcm._lazy import attach
 if TYPE_CHECKING:
     from sclcm.models._convert import convert
     from sclcm.models._load import describe, fetch, list_models, load
+    from sclcm.models._new_species import with_species
     from sclcm.models._pretrained import Pretrained
     from sclcm.models._untrained import build
     from sclcm.models._verify import verify
 
-__all__ = ["Pretrained", "build", "convert", "describe", "fetch", "list_models", "load", "verify"]
+__all__ = ["Pretrained", "build", "convert", "describe", "fetch", "list_models", "load", "verify", "with_species"]
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -26,5 +27,6 @@ __getattr__, __dir__ = attach(
         "list_models": "sclcm.models._load",
         "load": "sclcm.models._load",
         "verify": "sclcm.models._verify",
+        "with_species": "sclcm.models._new_species",
     },
 )

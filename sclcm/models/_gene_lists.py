@@ -52,7 +52,7 @@ def read_token_lists(source: TokenLists, release: Files) -> GeneVocabulary:
 
 def read_gene_list(source: GeneList, release: Files) -> GeneVocabulary:
     """Read a vocabulary whose genes are a table in order of their ids, and whose special tokens are known."""
-    header, *rows = _table(release.file(source.files), delimiter=source.delimiter)
+    header, *rows = read_table(release.file(source.files), delimiter=source.delimiter)
     asked = [source.column] + ([] if source.number is None else [source.number])
     if missing := [name for name in asked if name not in header]:
         _refuse(missing[0], f"is none of the columns, which are {header!r}; it")
@@ -99,7 +99,7 @@ def names_in(content: Mapping[str, Any], key: str, *, kinds: tuple[type, ...] = 
 def _wider(source: TokenLists, release: Files) -> GeneVocabulary:
     """Read the wider list, in the order of its characters, and the other names of its genes."""
     wider = source.wider
-    rows = _table(release.file(wider.files), delimiter="\t")
+    rows = read_table(release.file(wider.files), delimiter="\t")
     names = sorted({_respelt(row[0], wider) for row in rows[1:] if row and row[0]})
     file = release.file(wider.synonyms.files, optional=True)
     return GeneVocabulary(
@@ -114,7 +114,7 @@ def _wider(source: TokenLists, release: Files) -> GeneVocabulary:
 
 
 def _synonyms(table: SynonymTable, wider: WiderGenes, file: Path) -> dict[str, tuple[str, ...]]:
-    header, *rows = _table(file, delimiter=",")
+    header, *rows = read_table(file, delimiter=",")
     column, value = table.status
     if missing := [name for name in (table.symbol, *table.others, column) if name not in header]:
         msg = f"{file.name!r} has no column {missing[0]!r}; its columns are {header!r}. Get the file from its authors."
@@ -136,8 +136,8 @@ def _respelt(name: str, wider: WiderGenes) -> str:
     return name
 
 
-def _table(file: Path | None, *, delimiter: str) -> list[list[str]]:
-    """Read a small table of text."""
+def read_table(file: Path | None, *, delimiter: str) -> list[list[str]]:
+    """Read a small table of text; the first row is its header."""
     if file is None or file.stat().st_size > _MAX_BYTES:
         msg = f"{file and file.name!r} has more than {_MAX_BYTES:,} bytes, too many for a list of genes."
         raise ValueError(msg)

@@ -17,8 +17,8 @@ from sclcm.models._release import (
     Release,
     check_requirements,
     read_array,
+    read_genes,
     read_prototypes,
-    read_vocabulary,
     read_weights,
 )
 from sclcm.models._saved import is_saved, load_saved
@@ -278,12 +278,12 @@ def load_release(
     release.used.append(weights)
     tensors, config = read_weights(spec, weights, release, given=given)
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
-    facts = ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
     check_requirements(spec, config)
-    vocabulary = read_vocabulary(resolve_sizes(spec.vocabulary, facts), release)
+    vocabulary, arrays = read_genes(spec, release, tensors, facts=_facts(config, tensors, given))
+    facts = _facts(config, tensors, given)
     spec = with_variants(spec, facts, vocabulary)
     labels = None if spec.labels is None else read_labels(spec.labels, release)
-    arrays = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
+    arrays |= {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     architecture = resolve_sizes(spec.architecture, facts)
     encoding, recipes, gene_recipes = resolve_sizes((spec.encoding, spec.recipes, spec.gene_recipes), facts)
     check_settings((encoding, recipes, gene_recipes))
@@ -292,10 +292,11 @@ def load_release(
     check_labels(labels, architecture)
     _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
     check_places(encoding, architecture)
+    species = given.get("species")
     return Pretrained(
         name=name,
         family=spec.name,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary if species is None else vocabulary.of_species(species),
         gene_columns=spec.vocabulary.gene_columns,
         pad=spec.vocabulary.pad,
         mask=spec.vocabulary.mask if spec.vocabulary.mask in vocabulary.specials else None,
@@ -312,6 +313,11 @@ def load_release(
         lcm=lcm,
         digest=digest,
     )
+
+
+def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ReleaseFacts:
+    """Return what a release says of itself."""
+    return ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
 
 
 def _as_float(tensor: Tensor) -> Tensor:

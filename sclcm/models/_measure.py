@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from sclcm.data.genes import VAR_NAMES, gene_names
+from sclcm._sizes import names_given
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
@@ -19,11 +19,13 @@ from sclcm.models import (
     _measure_dense,
     _measure_draws,
     _measure_generation,
+    _measure_genomic,
     _measure_lines,
 )
 from sclcm.models._load import load
-from sclcm.models._pass import Input, open_input
+from sclcm.models._measure_input import aligned_input
 from sclcm.reference import _probes as probes
+from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.models._pass import Input
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.tokens import TokenTensors
 
@@ -54,20 +57,33 @@ class Measurement:
     dtype
     device
         How to compute.
+    run
+        What `run.json` says of how the arrays were made: settings that the checkpoint's files do not state are taken
+        from it, and seeds.
     """
 
     def __init__(
-        self, adata: AnnData, folder: Path, *, family: str, draws: Mapping[str, np.ndarray], dtype: str, device: str
+        self,
+        adata: AnnData,
+        folder: Path,
+        *,
+        family: str,
+        draws: Mapping[str, np.ndarray],
+        dtype: str,
+        device: str,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
         self.adata, self.folder, self.family = adata, folder, family
+        self.run = run or {}
         self.draws, self.dtype, self.device = draws, dtype, device
         self.pretrained = self.load(folder)
         self._made: dict[Any, Any] = {}
 
     def load(self, folder: Path) -> Pretrained:
         """Return the checkpoint in a folder; dictionaries are those of the pre-trained one."""
+        given = {name: self.run[name] for name in names_given(get_spec(self.family)) & self.run.keys()}
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
-        return load(folder, **where, vocabulary=self.folder)
+        return load(folder, **where, vocabulary=self.folder, **given)
 
     def once(self, make: Callable[[Measurement], T]) -> T:
         """Return what a function makes of this measurement, made at the first call only."""
@@ -133,15 +149,8 @@ class Measurement:
 
     @cached_property
     def input(self) -> Input:
-        """The input, aligned to the vocabulary by what the authors go by: their own map of names, or equal names."""
-        vocabulary = self.pretrained.vocabulary
-        if vocabulary.names is not None or vocabulary.universe is not None:
-            return open_input(self.adata, self.pretrained, check_fit=False)
-        columns = [column for column in self.pretrained.gene_columns if column in self.adata.var]
-        gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
-        return _by_equal_names(
-            open_input(self.adata, self.pretrained, gene_key=gene_key, check_fit=False), self.pretrained
-        )
+        """The input, aligned to the vocabulary as the authors do."""
+        return aligned_input(self.adata, self.pretrained)
 
     @cached_property
     def chunk(self) -> CellChunk:
@@ -274,16 +283,6 @@ class Measurement:
         return mask
 
 
-def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:
-    """Leave out of an alignment what the resolver has read; the authors' code knows a gene by its exact name alone."""
-    alignment = data.alignment
-    vocabulary, names = pretrained.vocabulary, gene_names(data.source.var, data.gene_key)
-    spelt = np.array([vocabulary.respelt(names[i]) for i in alignment.var_index.tolist()], dtype=object)
-    same = spelt == pretrained.vocabulary.features[alignment.feature_index]
-    kept = {"var_index": alignment.var_index[same], "feature_index": alignment.feature_index[same]}
-    return dataclasses.replace(data, alignment=dataclasses.replace(alignment, **kept))
-
-
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_draws.MEASURES,
     **_measure_collated.MEASURES,
@@ -291,5 +290,6 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_generation.MEASURES,
     **_measure_dense.MEASURES,
     **_measure_lines.MEASURES,
+    **_measure_genomic.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

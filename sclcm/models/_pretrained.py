@@ -14,12 +14,13 @@ from sclcm._sizes import as_int
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.nn.configs import DomainNorm
-from sclcm.nn.readouts import Concatenated, FromEnd, LinearHead
+from sclcm.nn.fixed_vectors import FixedTable
+from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
 from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sclcm.encoding.chunks import CellChunk
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from sclcm.nn.configs import LCMConfig
     from sclcm.nn.lcm import LCM
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+
+
+ROWS = 4_096
+"""Genes that are looked up at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,7 +235,7 @@ class Pretrained:
             msg = f"`recipe.head` is {recipe.head!r}; {self.name!r} has the heads {sorted(self.lcm.heads)}."
             raise ValueError(msg)
         head = self.architecture.heads[recipe.head]
-        if not isinstance(head, LinearHead):
+        if not isinstance(head, LinearHead | LayeredHead):
             kind = type(head).__name__
             msg = f"`recipe.head` is {recipe.head!r}, a {kind}, which projects no cells; a LinearHead does."
             raise ValueError(msg)
@@ -250,11 +255,32 @@ class Pretrained:
             draws=draws,
         )
 
+    def of_species(self, species: str) -> Pretrained:
+        """Return this model for data of one species; one that knows several tells it from the data otherwise.
+
+        Parameters
+        ----------
+        species
+            Its name, as `describe` lists it; `ValueError` lists those that there are.
+        """
+        return dataclasses.replace(self, vocabulary=self.vocabulary.of_species(species))
+
     def gene_vectors(self) -> np.ndarray:
         """Return the vectors of the vocabulary's genes, shape `(features, width)`, float32."""
-        rows = torch.from_numpy(self.vocabulary.token_ids.astype(np.int64)).to(self.device)
+        return self._rows(self.lcm.embed.genes)
+
+    def fixed_gene_vectors(self) -> np.ndarray:
+        """Return the vectors that genes have before they are projected, shape `(features, their width)`, float32."""
+        if not isinstance(self.lcm.embed.gene, FixedTable):
+            msg = f"{self.name!r} has no fixed vectors of genes: those of its table are its own."
+            raise ValueError(msg)
+        return self._rows(self.lcm.embed.gene)
+
+    def _rows(self, look_up: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        """Look up all genes, some thousand at a time."""
+        rows = torch.from_numpy(self.vocabulary.token_ids.astype(np.int64))
         with torch.inference_mode():
-            return self.lcm.embed.genes(rows).float().cpu().numpy()
+            return np.concatenate([look_up(part.to(self.device)).float().cpu().numpy() for part in rows.split(ROWS)])
 
     def save(self, path: str | Path) -> None:
         """Write the model as a folder of JSON and safetensors, which `load` reads back bit by bit.

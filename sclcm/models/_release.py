@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sclcm._sizes import resolve_sizes
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
+from sclcm.models._species_tables import read_species
 from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
@@ -28,6 +30,7 @@ from sclcm.zoo._spec import (
     UnderKey,
     VocabularySource,
 )
+from sclcm.zoo._species import SpeciesTables
 from sclcm.zoo._submodels import InSubmodels
 from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from sclcm._sizes import ReleaseFacts
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,9 @@ def read_weights(
         case UnderKey(tensors=entry):
             return spec.keys.bare(read_tensors(weights, key=entry)), {}
         case None:
-            return spec.keys.bare(read_tensors(weights)), {}
+            # Of a table with the genes of several species, few rows are used.
+            mapped = isinstance(spec.vocabulary, SpeciesTables)
+            return spec.keys.bare(read_tensors(weights, mapped=mapped)), {}
 
 
 def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
@@ -144,6 +151,15 @@ def read_vocabulary(
         names=names,
         merge=source.merge,
     )
+
+
+def read_genes(
+    spec: ModelSpec, release: Release, tensors: dict[str, Tensor], *, facts: ReleaseFacts
+) -> tuple[GeneVocabulary, dict[str, np.ndarray]]:
+    """Return the vocabulary, and companion arrays that come with it; it may bring another table than the weights."""
+    if isinstance(spec.vocabulary, SpeciesTables):
+        return read_species(spec.vocabulary, release, tensors, given=facts.given)
+    return read_vocabulary(resolve_sizes(spec.vocabulary, facts), release), {}
 
 
 def read_array(

@@ -57,6 +57,8 @@ _VOCABULARY_MORE: Mapping[str, Any] = {
     "merge": str,
     "universe": dict[str, Any],
     "respell": list[list[str]],
+    "ignore_case": bool,
+    "siblings": dict[str, dict[str, Any]],
 }
 _LABELS: Mapping[str, Any] = {
     "labels": list[str],
@@ -222,6 +224,9 @@ def _vocabulary(file: Path, config: Mapping[str, Any], *, n_rows: int) -> GeneVo
         wider = stored["universe"]
         _check_fields(wider, _VOCABULARY, file)
         _check_tokens(wider, file, n_rows=n_rows + 2 * len(wider["features"]))
+    for sibling in stored.get("siblings", {}).values():
+        _check_fields(sibling, _VOCABULARY, file)
+        _check_tokens(sibling, file, n_rows=n_rows)
     for name in ("pad", "mask"):
         if config[name] is not None and config[name] not in stored["specials"]:
             _damaged(file, f"lacks the special token {config[name]!r}, by which the model is to {name}")

@@ -69,8 +69,8 @@ def verify(
     family
         A family of the zoo; `None` takes every family that has reference numbers.
     fixture
-        A folder with `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`, or one that holds such folders;
-        `None` takes those of the package. Needs `family`.
+        A folder with `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`, perhaps `run.json`, or one that
+        holds such folders; `None` takes those of the package. Needs `family`.
     dtype
         Number type to compute in. Arrays of real numbers may differ by 10% of their size in bfloat16, 2% in float16.
     device
@@ -141,7 +141,9 @@ def _verify_folder(
     facts = {name: fact for name, fact in facts.items() if not name.startswith("_")}  # those are remarks
     adata = _read_input(folder / "input.h5ad")
     yield from _compare_weights(folder / "checkpoint", family, prefix)
-    measurement = Measurement(adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device)
+    measurement = Measurement(
+        adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device, run=_run_of(folder)
+    )
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
         probe = find_probe(name, arrays)
         if probe is None:
@@ -163,6 +165,12 @@ def _verify_folder(
             if isinstance(probe, MaskedLogits):
                 found = found[: max(wanted.shape[0] if wanted.ndim else 0, 1)]  # no rows would prove nothing
             yield compare(found, wanted, name=prefix + name, tolerance=_allowed(tolerance, wanted, dtype))
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    """Return what `run.json` says of how the arrays were made, where there is one."""
+    file = folder / "run.json"
+    return _require_names(read_json(file, nan=True), "run.json") if file.is_file() else {}
 
 
 def _require_names(content: Any, file: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sclcm.models._generation import label_by_decoding, named_labels
 from sclcm.models._load import load, models_with_labels
 from sclcm.models._pass import Input, open_input
 from sclcm.models._prototypes import UNKNOWN, Prototypes
+from sclcm.models._species import fit_species
 from sclcm.tl._embed import check_batch_size, embed_cells, warn_of_empty_cells
 from sclcm.tl._write import check_copy, provenance, write
 from sclcm.zoo._labels import ClassLabels, GeneratedLabels
@@ -100,7 +101,7 @@ def annotate(
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
-    pretrained = load(model, device=device, dtype=dtype)
+    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
     keys = annotate_keys(pretrained.name, key_added)
     asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
     read = partial(open_input, adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)

@@ -14,6 +14,7 @@ from sclcm.engine.infer import CellVectors
 from sclcm.models._generation import embed_by_decoding
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
+from sclcm.models._species import fit_species
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def embed(
         The matrix holds not what the recipe reads (the message names the place that does), or too few genes are known.
     """
     check_copy(adata, copy=copy)
-    chosen = (pretrained := load(model, device=device, dtype=dtype)).recipe(recipe)
-    pretrained = pretrained.reading(chosen)
+    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
+    pretrained = pretrained.reading(chosen := pretrained.recipe(recipe))
     keys = embed_keys(pretrained.name, key_added)
     check_batch_size(batch_size)
     data = open_input(

@@ -13,10 +13,12 @@ from sclcm.engine.infer import FeatureMeans
 from sclcm.engine.places import PlaceMeans
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
+from sclcm.models._species import fit_species
 from sclcm.tl._embed import check_batch_size
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anndata import AnnData
@@ -30,7 +32,7 @@ def embed_genes(
     adata: AnnData,
     model: str | Path | Pretrained = "sclcm-mini",
     *,
-    how: Literal["vocabulary", "contextual", "by_place"] = "vocabulary",
+    how: Literal["vocabulary", "fixed", "contextual", "by_place"] = "vocabulary",
     model_layer: int = -1,
     layer: str | None = None,
     gene_key: str | None = None,
@@ -50,9 +52,10 @@ def embed_genes(
     %(adata)s
     %(model)s
     how
-        `"vocabulary"`: the vectors of the model's gene table, which need no counts. `"contextual"`: the vector of the
-        gene's token after a block, averaged over the cells in which it is one. `"by_place"`, to compare with scripts of
-        some authors: a gene of the first cell has the average over all cells of whatever stands at its place there.
+        `"vocabulary"`: the vectors of the model's gene encoder, which need no counts. `"fixed"`: those that the encoder
+        itself is given, such as of proteins. `"contextual"`: the vector of the gene's token after a block, averaged
+        over the cells in which it is one. `"by_place"`, to compare with scripts of some authors: a gene of the first
+        cell has the average over all cells of whatever stands at its place there.
     model_layer
         Which block's output is averaged: -1 the last, -2 the one before it.
     layer
@@ -78,14 +81,15 @@ def embed_genes(
         `params`: model, digest of its files, how, share of genes matched, versions.
     """
     check_copy(adata, copy=copy)
-    if how not in ("vocabulary", "contextual", "by_place"):
-        msg = f"`how` is {how!r}; expected 'vocabulary', 'contextual' or 'by_place'."
+    if how not in ("vocabulary", "fixed", "contextual", "by_place"):
+        msg = f"`how` is {how!r}; expected 'vocabulary', 'fixed', 'contextual' or 'by_place'."
         raise ValueError(msg)
     check_batch_size(batch_size)
-    pretrained = load(model, device=device, dtype=dtype)
+    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), gene_key=gene_key)
     keys = gene_embed_keys(pretrained.name, key_added)
-    if how == "vocabulary":
-        vectors, facts = _table(adata, pretrained, gene_key)
+    if how in ("vocabulary", "fixed"):
+        features = pretrained.fixed_gene_vectors if how == "fixed" else pretrained.gene_vectors
+        vectors, facts = _table(adata, pretrained, gene_key, features=features)
     else:
         cells: dict[str, Any] = {"batch_key": batch_key, "random_state": random_state}
         data = open_input(adata, pretrained, layer=layer, gene_key=gene_key, **cells)
@@ -102,14 +106,16 @@ def embed_genes(
     return write(adata, change, copy=copy)
 
 
-def _table(adata: AnnData, pretrained: Pretrained, gene_key: str | None) -> tuple[np.ndarray, dict[str, object]]:
+def _table(
+    adata: AnnData, pretrained: Pretrained, gene_key: str | None, *, features: Callable[[], np.ndarray]
+) -> tuple[np.ndarray, dict[str, object]]:
     """Return the table's vectors in the order of var; no matrix is read."""
     vocabulary = pretrained.vocabulary
     alignment, key = choose_gene_names(adata.var, vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns)
     names = adata.var.index if key == "var_names" else adata.var[key]
     require_overlap(alignment, model=pretrained.name, vocabulary=vocabulary, names=names)
     facts = {"gene_key": key, "matched_gene_share": float(alignment.report.matched_share)}
-    return _to_var(pretrained.gene_vectors(), alignment), facts
+    return _to_var(features(), alignment), facts
 
 
 def _means(

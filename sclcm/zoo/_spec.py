@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._gene_bins import GeneBinVocabulary
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._recipes import GeneRecipe
+    from sclcm.zoo._species import SpeciesTables
     from sclcm.zoo._submodels import InSubmodels
     from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
 
@@ -292,7 +293,7 @@ class ModelSpec:
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary
+    vocabulary: VocabularySource | SpeciesTables | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import sys
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import sclcm
 import sclcm.reference
+from sclcm._sizes import names_given
 from sclcm.models import Pretrained, load
 from sclcm.models._declarations import _hints, _types
 from sclcm.zoo._registry import get_spec
@@ -40,10 +42,13 @@ def checkpoints() -> list[tuple[str, Path, Path]]:
 
 def load_fixture(family: str, place: Path, weights: Path) -> Pretrained:
     """Load a packaged checkpoint, with the dictionaries of the main one where it has none of its own."""
+    run = place / "run.json"
+    stated = json.loads(run.read_text()) if run.is_file() else {}
+    given = {name: stated[name] for name in names_given(get_spec(family)) & stated.keys()}
     try:
-        return load(weights, family=family, device="cpu")
+        return load(weights, family=family, device="cpu", **given)
     except FileNotFoundError:
-        return load(weights, family=family, device="cpu", vocabulary=place / "checkpoint")
+        return load(weights, family=family, device="cpu", vocabulary=place / "checkpoint", **given)
 
 
 def is_below(path: object, places: list[Path]) -> bool:

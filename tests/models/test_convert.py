@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import sclcm.reference
+from sclcm._sizes import names_given
 from sclcm.cli import app
 from sclcm.models import convert, load
 from sclcm.zoo._registry import get_spec
@@ -29,6 +31,13 @@ def names(folder):
 
 def family_of(folder):
     return folder.relative_to(REFERENCES).parts[0]
+
+
+def given_of(folder):
+    """Return what the files of a checkpoint state nowhere, from the run of its authors' code."""
+    run = folder.parent / "run.json"
+    stated = json.loads(run.read_text()) if run.is_file() else {}
+    return {name: stated[name] for name in names_given(get_spec(family_of(folder))) & stated.keys()}
 
 
 def same(found, wanted):
@@ -52,11 +61,11 @@ def same(found, wanted):
 @pytest.mark.parametrize("folder", main_checkpoints(), ids=lambda folder: str(folder.relative_to(REFERENCES).parent))
 def test_every_family_converts_to_the_same_bits(tmp_path, folder):
     family = family_of(folder)
-    target = convert(folder, tmp_path / "converted", family=family)
+    target = convert(folder, tmp_path / "converted", family=family, **given_of(folder))
     assert target == tmp_path / "converted"
     assert names(target) == ["config.json", "model.safetensors", "vocabulary.json"]
     assert names(tmp_path) == ["converted"]
-    same(load(target, device="cpu"), load(folder, family=family, device="cpu"))
+    same(load(target, device="cpu"), load(folder, family=family, device="cpu", **given_of(folder)))
     again = convert(target, tmp_path / "again")
     for file in target.iterdir():
         text = file.read_bytes()

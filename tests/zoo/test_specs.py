@@ -11,7 +11,7 @@ from sclcm._sizes import Config, Count, Given, ReleaseFacts, Shape, names_asked
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models import describe, list_models
-from sclcm.nn.readouts import FirstToken, LinearHead
+from sclcm.nn.readouts import FirstToken, LayeredHead, LinearHead
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     HasTensor,
@@ -102,7 +102,7 @@ def test_recipes_count_layers_from_the_end_and_name_heads_that_exist(spec):
     for recipe in all_recipes(spec):
         assert isinstance(recipe, Recipe)
         assert recipe.layer < 0
-        assert recipe.head is None or isinstance(heads[recipe.head], LinearHead)
+        assert recipe.head is None or isinstance(heads[recipe.head], LinearHead | LayeredHead)
 
 
 def test_recipe_of_the_first_token_needs_one_that_is_special(spec):

@@ -1,0 +1,39 @@
+"""An input aligned as the authors of a family do, for measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sclcm.data.genes import VAR_NAMES, gene_names
+from sclcm.models._pass import Input, open_input
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sclcm.models._pretrained import Pretrained
+
+
+def aligned_input(adata: AnnData, pretrained: Pretrained) -> Input:
+    """Return an input aligned by what the authors go by: their own map of names, or equal names."""
+    vocabulary = pretrained.vocabulary
+    if vocabulary.names is not None or vocabulary.universe is not None:
+        return open_input(adata, pretrained, check_fit=False)
+    columns = [column for column in pretrained.gene_columns if column in adata.var]
+    gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
+    return _by_equal_names(open_input(adata, pretrained, gene_key=gene_key, check_fit=False), pretrained)
+
+
+def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:
+    """Leave out of an alignment what the resolver has read; the authors' code knows a gene by its exact name alone."""
+    alignment, vocabulary = data.alignment, pretrained.vocabulary
+    listed = gene_names(data.source.var, data.gene_key)
+    names = np.array([vocabulary.respelt(listed[i]) for i in alignment.var_index.tolist()], dtype=object)
+    features = vocabulary.features[alignment.feature_index]
+    if vocabulary.ignore_case:
+        names, features = (np.array([name.upper() for name in kind], dtype=object) for kind in (names, features))
+    same = names == features
+    kept = {"var_index": alignment.var_index[same], "feature_index": alignment.feature_index[same]}
+    return dataclasses.replace(data, alignment=dataclasses.replace(alignment, **kept))
