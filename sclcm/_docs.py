@@ -31,6 +31,12 @@ gene_key
     Column of `.var` that holds the gene names the model is to look up, `"var_names"` for the index. `None` takes the
     index or a well-known column, whichever the model understands, and logs which.
 """,
+        "conditions": """
+conditions
+    What the cells are, for models that are told so: by the name of each condition (:func:`sclcm.models.describe` lists
+    them) a column of `.obs`, one value for all cells, or `None` where no value fits. Without it, columns of `.obs` that
+    the model's authors name are read.
+""",
         "running": """
 batch_size
     Most cells in one batch. `None` lets it follow from the width of the model and the memory that is free.

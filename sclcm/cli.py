@@ -80,6 +80,14 @@ def _options(
     settings.progress = settings.progress and not quiet
 
 
+def _conditions(said: list[str]) -> dict[str, str | None]:
+    pairs = [each.partition("=") for each in said]
+    if wrong := [each for each, (_, sign, _) in zip(said, pairs, strict=True) if not sign]:
+        msg = f"`--condition` is {wrong[0]!r}; expected name=value, such as assay=MERFISH."
+        raise ValueError(msg)
+    return {name: value or None for name, _, value in pairs}
+
+
 @app.command()
 def embed(
     source: Input,
@@ -93,6 +101,10 @@ def embed(
     use_raw: UseRaw = False,
     gene_key: Annotated[str | None, typer.Option(help="Column of .var with gene names.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batches.")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="What the cells are, as name=column or name=value; name= where no value fits. Repeatable."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most cells in one batch.")] = None,
     random_state: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
     device: Device = "auto",
@@ -115,6 +127,7 @@ def embed(
         use_raw=use_raw,
         gene_key=gene_key,
         batch_key=batch_key,
+        conditions=_conditions(condition or []),
         batch_size=batch_size,
         random_state=random_state,
         device=device,

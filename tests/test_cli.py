@@ -178,3 +178,19 @@ def test_verify_leaves_with_status_one_if_an_expected_value_differs(tmp_path):
     result = _run("--quiet", "verify", "geneformer", "--fixture", folder)
     assert result.exit_code == 1
     assert any(line.startswith(f"FAIL {name} ") for line in result.stdout.splitlines())
+
+
+def test_conditions_are_passed_on(tmp_path):
+    folder = REFERENCE.parents[1] / "nicheformer"
+    out = tmp_path / "out.h5ad"
+    said = ("--condition", "assay=10x 3' v3", "--condition", "technology_mean=")
+    result = _run("-q", "embed", folder / "input.h5ad", "-o", out, "--model", folder / "checkpoint", *said)
+    assert result.exit_code == 0, result.output
+    noted = ad.read_h5ad(out).uns["nicheformer"]["params"]["conditions"]
+    assert noted == {"assay": "10x 3' v3", "technology_mean": "None"}
+
+
+def test_condition_without_a_value_is_refused(file, tmp_path):
+    result = _run("embed", file, "-o", tmp_path / "out.h5ad", "--condition", "assay")
+    assert result.exit_code == 1
+    assert "expected name=value" in result.stderr

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm.encoding.sentences import SPECIAL, CellSentences
+from sclcm.encoding.sentences import ABSENT, SPECIAL, CellSentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -135,6 +135,7 @@ class _Cells:
             for name, rectangle in values.items():
                 rectangle[i, :length] = piece.values[name][start:stop]
         mask = np.arange(width) < lengths[:, None]
+        mask &= features != ABSENT
         return TokenBatch(
             rows=self._rows[cells],
             token_ids=token_ids,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sclcm.encoding.factors import DivideByChosen, ScaleKnown
+
 if TYPE_CHECKING:
     from sclcm._sizes import Number
     from sclcm.encoding.chunks import CellChunk
@@ -170,6 +172,8 @@ NormalizeStep = (
     | ToBase2
     | Log2
     | Standardize
+    | ScaleKnown
+    | DivideByChosen
 )
 
 
@@ -211,7 +215,7 @@ def _check_totals(totals: np.ndarray, chunk: CellChunk, total_key: str | None) -
 
 
 def normalize(steps: tuple[NormalizeStep, ...], chunk: CellChunk, arrays: Arrays) -> np.ndarray:
-    """Apply steps in order to the stored counts of a chunk, shape `(stored,)`, float32."""
+    """Apply steps in order to the stored counts of a chunk, shape `(stored,)`, float32 unless a step says otherwise."""
     data = chunk.counts.data.astype(np.float32, copy=False)
     for step in steps:
         data = step.apply(data, chunk, arrays)

@@ -10,14 +10,24 @@ import numpy as np
 from sclcm._sizes import Number, Size, as_int
 from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
+from sclcm.encoding.factors import DivideByChosen, StoreUndefined
 from sclcm.encoding.groups import SampledGroups
 from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
-from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, SelectStep, WeightedSample
+from sclcm.encoding.select import (
+    ByQuicksort,
+    ByRank,
+    InOrder,
+    LargestMagnitude,
+    Reversed,
+    SelectStep,
+    WeightedSample,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclcm.encoding.chunks import CellChunk
+    from sclcm.encoding.context import ArrayChoice, ContextToken
     from sclcm.encoding.expand import StoreAll
     from sclcm.encoding.recount import CapTotal
     from sclcm.encoding.values import ValueStep
@@ -25,6 +35,9 @@ if TYPE_CHECKING:
 
 NO_LIMIT = 2**31 - 1
 """More tokens than any sentence has."""
+
+ABSENT = -2
+"""Stands in `features` for the place of a context token that a cell does not have: no token, and masked."""
 
 SPECIAL = -1
 """Stands in `features` for a token that is no feature of the vocabulary, such as `<cls>`."""
@@ -49,6 +62,10 @@ class Encoding:
     prefix
     suffix
         Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
+    context
+        Tokens after the prefix that say what the cell is.
+    expand
+        Genes that are stored in every cell before anything else, or `None`.
     max_tokens
         Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
     reserved
@@ -68,7 +85,8 @@ class Encoding:
     special_value: Number = 0.0
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
-    expand: StoreAll | None = None
+    context: tuple[ContextToken, ...] = ()
+    expand: StoreAll | StoreUndefined | None = None
     max_tokens: Size | None
     reserved: Size = 0
     total_key: str | None = None
@@ -81,7 +99,18 @@ class Encoding:
         keys = [self.total_key, *(step.total_key for step in self.normalize if isinstance(step, LogNormalize))]
         if self.depth is not None and isinstance(self.depth.total, StoredTotal):
             keys.append(self.depth.total.column)
+        keys += [token.name for token in self.context_used] + [choice.name for choice in self.choices]
         return tuple(dict.fromkeys(key for key in keys if key is not None))
+
+    @property
+    def context_used(self) -> tuple[ContextToken, ...]:
+        """Context tokens that the sentences of this release have."""
+        return tuple(token for token in self.context if token.used)
+
+    @property
+    def choices(self) -> tuple[ArrayChoice, ...]:
+        """Choices of companion arrays that the steps read."""
+        return tuple(step.choice for step in self.normalize if isinstance(step, DivideByChosen))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,11 +186,10 @@ def encode(
     -------
     Sentences in the order of the chunk. A cell that expresses no gene of the vocabulary has special tokens only.
     """
-    # What stands at a reserved place is not read; the id only has to be one of the table.
-    reserved = np.zeros(encoding.reserved, dtype=np.int32)  # type: ignore[arg-type]
-    prefix = np.concatenate([reserved, special_ids(encoding.prefix, vocabulary)])
+    prefix_bp = _before_genes(encoding, chunk, vocabulary)
     suffix = special_ids(encoding.suffix, vocabulary)
-    limit = _room(encoding, len(prefix) - len(reserved) + len(suffix)) if limit is None else limit
+    n_before, n_special = prefix_bp.shape[1], prefix_bp.shape[1] + len(suffix)
+    limit = _room(encoding, n_special - int(encoding.reserved)) if limit is None else limit  # type: ignore[arg-type]
     chunk = stored_counts(chunk, encoding, arrays)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
@@ -185,15 +213,16 @@ def encode(
         features[inner], token_ids[inner] = SPECIAL, -1 - order[inner]
         for channel in channels.values():
             channel[inner] = fill
-    if len(prefix) + len(suffix):
-        frame, place = _frame(lengths, prefix, suffix), _gene_places(lengths, len(prefix), len(suffix))
+    if n_special:
+        frame, place = _frame(lengths, prefix_bp, suffix), _gene_places(lengths, n_before, len(suffix))
         frame[place], token_ids = token_ids, frame
         features = _scatter(features, place, len(frame), fill=SPECIAL)
+        _mark_absent(features, token_ids, lengths + n_special, encoding=encoding, vocabulary=vocabulary)
         channels = {name: _scatter(channel, place, len(frame), fill=fill) for name, channel in channels.items()}
     sentences = CellSentences(
         token_ids=token_ids,
         features=features,
-        indptr=np.concatenate([[0], np.cumsum(lengths + len(prefix) + len(suffix))]),
+        indptr=np.concatenate([[0], np.cumsum(lengths + n_special)]),
         rows=np.arange(chunk.start, chunk.start + chunk.n_cells),
         values=channels,
         scalars={"total": library_sizes(chunk, encoding.total_key)},
@@ -267,7 +296,7 @@ def fill_up(sentences: CellSentences, encoding: Encoding, *, pad: int) -> CellSe
 
 
 def _take(
-    select: ByRank | LargestMagnitude | InOrder | WeightedSample | Reversed,
+    select: ByRank | ByQuicksort | LargestMagnitude | InOrder | WeightedSample | Reversed,
     data: np.ndarray,
     indptr: np.ndarray,
     *,
@@ -299,18 +328,43 @@ def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarra
     return np.array([vocabulary.specials[name] for name in names if name in vocabulary.specials], dtype=np.int32)
 
 
+def _before_genes(encoding: Encoding, chunk: CellChunk, vocabulary: GeneVocabulary) -> np.ndarray:
+    """Token ids before the genes of each cell: the prefix, then its context, shape `(cells, tokens)`, int32."""
+    # What stands at a reserved place is not read; the id only has to be one of the table.
+    reserved = np.zeros(encoding.reserved, dtype=np.int32)  # type: ignore[arg-type]
+    prefix = np.concatenate([reserved, special_ids(encoding.prefix, vocabulary)])
+    names = [token.name for token in encoding.context_used]
+    if missing := [name for name in names if name not in chunk.obs]:
+        msg = f"The cells come without {missing[0]!r}, which is a token of their sentences."
+        raise ValueError(msg)
+    context = [np.asarray(chunk.obs[name], dtype=np.int32)[:, None] for name in names]
+    return np.concatenate([np.broadcast_to(prefix, (chunk.n_cells, len(prefix))), *context], axis=1)
+
+
+def _mark_absent(
+    features: np.ndarray, token_ids: np.ndarray, lengths: np.ndarray, *, encoding: Encoding, vocabulary: GeneVocabulary
+) -> None:
+    """Mark the places of context tokens that hold none of the tokens which a cell may have there."""
+    n_prefix = int(encoding.reserved) + len(special_ids(encoding.prefix, vocabulary))  # type: ignore[arg-type]
+    starts = np.cumsum(lengths) - lengths
+    for place, token in enumerate(encoding.context_used, start=n_prefix):
+        known = [vocabulary.specials[name] for name in token.tokens]
+        features[(starts + place)[~np.isin(token_ids[starts + place], known)]] = ABSENT
+
+
 def _gene_places(lengths: np.ndarray, before: int, after: int) -> np.ndarray:
     """Positions of the gene tokens among all tokens, when each sentence has `before` and `after` special ones."""
     offset = np.arange(len(lengths)) * (before + after) + before
     return np.arange(lengths.sum()) + np.repeat(offset, lengths)
 
 
-def _frame(lengths: np.ndarray, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+def _frame(lengths: np.ndarray, prefix_bp: np.ndarray, suffix: np.ndarray) -> np.ndarray:
     """Token ids with the special tokens in place and zeros where genes go, int32."""
-    stops = np.cumsum(lengths + len(prefix) + len(suffix))
+    n_before = prefix_bp.shape[1]
+    stops = np.cumsum(lengths + n_before + len(suffix))
     frame = np.zeros(stops[-1] if len(stops) else 0, dtype=np.int32)
-    starts = stops - lengths - len(prefix) - len(suffix)
-    frame[starts[:, None] + np.arange(len(prefix))] = prefix
+    starts = stops - lengths - n_before - len(suffix)
+    frame[starts[:, None] + np.arange(n_before)] = prefix_bp
     frame[stops[:, None] - len(suffix) + np.arange(len(suffix))] = suffix
     return frame
 

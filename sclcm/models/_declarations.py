@@ -9,16 +9,48 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sclcm import _sizes
-from sclcm.encoding import depth, expand, fixed_bins, groups, normalize, recount, select, sentences, values
-from sclcm.nn import configs, decoder_configs, fixed_configs, gated_configs, prior_configs, readouts, table_configs
+from sclcm.encoding import (
+    context,
+    depth,
+    expand,
+    factors,
+    fixed_bins,
+    groups,
+    normalize,
+    recount,
+    select,
+    sentences,
+    values,
+)
+from sclcm.nn import (
+    cell_configs,
+    configs,
+    decoder_configs,
+    fixed_configs,
+    gated_configs,
+    prior_configs,
+    readouts,
+    table_configs,
+)
 from sclcm.zoo import _labels, _recipes, _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MODULES = (
-    *(_sizes, configs, decoder_configs, fixed_configs, gated_configs, prior_configs, readouts, table_configs),
-    *(depth, expand, fixed_bins, groups, normalize, recount, select, sentences, values, _labels, _recipes, _spec),
+    *(
+        _sizes,
+        cell_configs,
+        configs,
+        decoder_configs,
+        fixed_configs,
+        gated_configs,
+        prior_configs,
+        readouts,
+        table_configs,
+    ),
+    *(context, depth, expand, factors, fixed_bins, groups, normalize, recount, select, sentences, values),
+    *(_labels, _recipes, _spec),
 )
 _ROOTS = (
     configs.LCMConfig,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import numpy as np
 
 from sclcm.checkpoints.h5files import read_var_names
+from sclcm.checkpoints.readers import read_json
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.zoo._vocabularies import GeneList
 
@@ -69,7 +70,22 @@ def read_gene_list(source: GeneList, release: Files) -> GeneVocabulary:
 def read_var_list(source: VarNames, release: Files) -> GeneVocabulary:
     """Read a vocabulary whose genes are those of an AnnData file, in its order."""
     file = release.file(source.files)
+    if file is not None and file.suffix == ".json":
+        return _numbered(source, _genes_by_id(file, len(source.before)))
     return _numbered(source, [] if file is None else read_var_names(file))
+
+
+def _genes_by_id(file: Path, first_id: int) -> list[str]:
+    """Read the genes of a dictionary of tokens, which are those from an id on, without a gap."""
+    content = read_json(file)
+    if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
+        msg = f"{file.name!r} is no dictionary of token -> id; it is damaged or of another family."
+        raise ValueError(msg)
+    genes = sorted((number, name) for name, number in content.items() if number >= first_id)
+    if [number for number, _ in genes] != list(range(first_id, first_id + len(genes))):
+        msg = f"{file.name!r} does not number its genes from {first_id} on, one after the other."
+        raise ValueError(msg)
+    return [name for _, name in genes]
 
 
 def _numbered(source: GeneList | VarNames, genes: list[str]) -> GeneVocabulary:

@@ -22,6 +22,7 @@ from sclcm.models._release import (
     read_weights,
 )
 from sclcm.models._saved import is_saved, load_saved
+from sclcm.nn.configs import TableEncoder
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
 from sclcm.zoo._submodels import InSubmodels
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary
 
 
@@ -170,8 +172,15 @@ def describe(name: str) -> dict[str, Any]:
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
         "gene_recipes": {recipe: str(value) for recipe, value in spec.gene_recipes.items()},
+        "conditions": _conditions(spec.encoding),
         "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
     }
+
+
+def _conditions(encoding: Encoding) -> dict[str, list[str]]:
+    """Return what sentences say of cells: the values of each condition."""
+    tokens = {token.name: list(token.tokens) for token in encoding.context}
+    return {**tokens, **{choice.name: list(choice.arrays) for choice in encoding.choices}}
 
 
 def _all_heads(spec: ModelSpec) -> list[str]:
@@ -283,14 +292,16 @@ def load_release(
     facts = _facts(config, tensors, given)
     spec = with_variants(spec, facts, vocabulary)
     labels = None if spec.labels is None else read_labels(spec.labels, release)
-    arrays |= {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
+    read = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
+    arrays |= {key: array for key, array in read.items() if array is not None}
     architecture = resolve_sizes(spec.architecture, facts)
     encoding, recipes, gene_recipes = resolve_sizes((spec.encoding, spec.recipes, spec.gene_recipes), facts)
     check_settings((encoding, recipes, gene_recipes))
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     check_labels(labels, architecture)
-    _check_table(vocabulary, lcm.embed.gene.num_embeddings, folder)
+    n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
+    _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, folder)
     check_places(encoding, architecture)
     species = given.get("species")
     return Pretrained(

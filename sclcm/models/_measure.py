@@ -16,6 +16,7 @@ from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
 from sclcm.models import (
     _measure_binning,
     _measure_collated,
+    _measure_context,
     _measure_dense,
     _measure_draws,
     _measure_generation,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sclcm.models._pass import Input
     from sclcm.models._pretrained import Pretrained
     from sclcm.nn.tokens import TokenTensors
+    from sclcm.zoo._spec import Recipe
 
 T = TypeVar("T")
 
@@ -85,11 +87,12 @@ class Measurement:
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
         return load(folder, **where, vocabulary=self.folder, **given)
 
-    def once(self, make: Callable[[Measurement], T]) -> T:
-        """Return what a function makes of this measurement, made at the first call only."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        return self._made[make]
+    def once(self, make: Callable[[Measurement], T], key: object = None) -> T:
+        """Return what a function makes of this measurement, made at the first call only (by a key for lasting ones)."""
+        kept = make if key is None else key
+        if kept not in self._made:
+            self._made[kept] = make(self)
+        return self._made[kept]
 
     def model(self, folder: str) -> Pretrained:
         """Return a fine-tuned checkpoint, its folder relative to that of the pre-trained one."""
@@ -198,12 +201,15 @@ class Measurement:
         return x_bld.float().cpu().numpy() * self.batch.mask[..., None]
 
     def _embedding(self, recipe: str) -> np.ndarray:
-        chosen = self.pretrained.recipe(recipe)
-        out = np.zeros((self.adata.n_obs, self.pretrained.width(chosen)), dtype=np.float32)
+        return self.embedding(self.pretrained.recipe(recipe), self.pretrained, self.input)
+
+    def embedding(self, chosen: Recipe, pretrained: Pretrained, data: Input) -> np.ndarray:
+        """Return cell vectors by a recipe."""
+        out = np.zeros((self.adata.n_obs, pretrained.width(chosen)), dtype=np.float32)
         vectors = CellVectors(out=out, pooling=chosen.pooling, head=chosen.head, l2_normalize=chosen.l2_normalize)
-        batches = self.input.batches(self.pretrained, batch_size=None)
-        n_blocks = self.pretrained.depth(chosen)
-        list(run(self.pretrained.lcm, batches, [vectors], device=self.device_of, n_blocks=n_blocks))
+        batches = data.batches(pretrained, batch_size=None, n_places=pretrained.places(chosen))
+        n_blocks = pretrained.depth(chosen)
+        list(run(pretrained.lcm, batches, [vectors], device=self.device_of, n_blocks=n_blocks))
         return out
 
     def _group_mean(self, column: str, recipe: str, name: str) -> np.ndarray:
@@ -287,6 +293,7 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_draws.MEASURES,
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
+    **_measure_context.MEASURES,
     **_measure_generation.MEASURES,
     **_measure_dense.MEASURES,
     **_measure_lines.MEASURES,

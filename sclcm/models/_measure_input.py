@@ -13,17 +13,19 @@ from sclcm.models._pass import Input, open_input
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclcm.data.context import Conditions
     from sclcm.models._pretrained import Pretrained
 
 
-def aligned_input(adata: AnnData, pretrained: Pretrained) -> Input:
+def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None = None) -> Input:
     """Return an input aligned by what the authors go by: their own map of names, or equal names."""
     vocabulary = pretrained.vocabulary
     if vocabulary.names is not None or vocabulary.universe is not None:
-        return open_input(adata, pretrained, check_fit=False)
+        return open_input(adata, pretrained, conditions=conditions, check_fit=False)
     columns = [column for column in pretrained.gene_columns if column in adata.var]
     gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
-    return _by_equal_names(open_input(adata, pretrained, gene_key=gene_key, check_fit=False), pretrained)
+    data = open_input(adata, pretrained, gene_key=gene_key, conditions=conditions, check_fit=False)
+    return _by_equal_names(data, pretrained)
 
 
 def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:

@@ -16,6 +16,7 @@ from sclcm._settings import settings
 from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
 from sclcm.data.conditions import number_conditions
+from sclcm.data.context import cell_context
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from sclcm.data.context import Conditions
     from sclcm.encoding.chunks import CellChunk
     from sclcm.encoding.sentences import CellSentences
     from sclcm.genes.align import GeneAlignment
@@ -104,12 +106,14 @@ class Input:
         pretrained: Pretrained,
         *,
         batch_size: int | None,
+        n_places: int | None = None,
         chunk_size: int = CHUNK_CELLS,
         mask_padding: bool = True,
     ) -> Generator[TokenBatch]:
         """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens.
 
-        Without masks, sentences are filled up with padding that the model sees.
+        Without masks, sentences are filled up with padding that the model sees. All batches are `n_places` wide, where
+        that is given.
 
         Pieces of a chunk are encoded in a thread, ahead of the consumer, who may close the iterator at any time.
         """
@@ -123,8 +127,8 @@ class Input:
                     pad=pad,
                     max_tokens=budget,
                     max_cells=batch_size,
-                    step=WIDTH_STEP,
-                    max_width=None if longest is None else as_int(longest),
+                    step=n_places or WIDTH_STEP,
+                    max_width=n_places or (None if longest is None else as_int(longest)),
                 )
 
     def _pieces(self, pretrained: Pretrained, chunk_size: int, *, mask_padding: bool) -> Generator[_Piece]:
@@ -222,6 +226,7 @@ def open_input(
     gene_key: str | None = None,
     batch_key: str | None = None,
     species: str | None = None,
+    conditions: Conditions | None = None,
     random_state: int = 0,
     check_fit: bool = True,
 ) -> Input:
@@ -242,12 +247,15 @@ def open_input(
         Column of obs with the batch of each cell; models that are bound to batches need it, others refuse it.
     species
         Species of the cells, or the column of obs that names it; `None` tells it from the genes.
+    conditions
+        What the cells are, by the name of each context token or choice that the encoding has.
     random_state
         Seed of the random steps of an encoding.
     check_fit
         Whether too few known genes are an error, and bulk samples a warning.
     """
-    conditions = _conditions(adata, pretrained, batch_key) if check_fit else None
+    batches = _batch_numbers(adata, pretrained, batch_key) if check_fit else None
+    context = _context(adata, pretrained, conditions)
     check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
     if check_fit and pretrained.needs == "log1p":
@@ -280,14 +288,27 @@ def open_input(
         source=source,
         alignment=alignment,
         gene_key=key,
-        obs=adata.obs,
-        conditions=conditions,
+        obs=adata.obs.assign(**context) if context else adata.obs,
+        conditions=batches,
         species=_species(adata, pretrained, species, alignment=alignment),
         random_state=int(random_state),
     )
 
 
-def _conditions(adata: AnnData, pretrained: Pretrained, batch_key: str | None) -> np.ndarray | None:
+def _context(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None) -> dict[str, np.ndarray]:
+    """Return the number of each context token, and of each choice, that a cell has."""
+    return cell_context(
+        adata.obs,
+        pretrained.encoding,
+        vocabulary=pretrained.vocabulary,
+        pad=pretrained.pad,
+        arrays=pretrained.arrays,
+        conditions=conditions,
+        model=pretrained.name,
+    )
+
+
+def _batch_numbers(adata: AnnData, pretrained: Pretrained, batch_key: str | None) -> np.ndarray | None:
     """Return the number of each cell's batch, for models that need it."""
     n_conditions = pretrained.n_conditions
     if n_conditions is None and batch_key is not None:
@@ -341,13 +362,14 @@ def one_pass(
     batch_size: int | None,
     n_blocks: int | None,
     mask_padding: bool = True,
+    n_places: int | None = None,
 ) -> None:
     """Run the model over all cells once, with a progress bar, and feed the reducers."""
 
     def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
         return run(pretrained.lcm, batches, reducers, device=pretrained.device, n_blocks=n_blocks)
 
-    each_batch(data, pretrained, work, batch_size=batch_size, mask_padding=mask_padding)
+    each_batch(data, pretrained, work, batch_size=batch_size, n_places=n_places, mask_padding=mask_padding)
 
 
 def each_batch(
@@ -357,11 +379,14 @@ def each_batch(
     *,
     batch_size: int | None,
     mask_padding: bool = True,
+    n_places: int | None = None,
 ) -> None:
     """Work on all cells once, with a progress bar; the work yields the number of cells it is done with."""
     bar_of = {"unit": "cell", "desc": pretrained.name, "disable": not settings.progress}
     with (
-        closing(data.batches(pretrained, batch_size=batch_size, mask_padding=mask_padding)) as batches,
+        closing(
+            data.batches(pretrained, batch_size=batch_size, n_places=n_places, mask_padding=mask_padding)
+        ) as batches,
         tqdm(total=data.source.shape[0], **bar_of) as bar,
     ):
         for n_cells in work(batches):

@@ -13,6 +13,7 @@ import torch
 from sclcm._sizes import as_int
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype
+from sclcm.nn.cell_configs import PlaceMean
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.fixed_vectors import FixedTable
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
@@ -240,6 +241,10 @@ class Pretrained:
             msg = f"`recipe.head` is {recipe.head!r}, a {kind}, which projects no cells; a LinearHead does."
             raise ValueError(msg)
         return as_int(head.d_out)
+
+    def places(self, recipe: Recipe) -> int | None:
+        """Return to how many places a recipe's sentences are padded, or `None` if its vectors know no padding."""
+        return as_int(recipe.pooling.n_places) if isinstance(recipe.pooling, PlaceMean) else None
 
     def encode(
         self, chunk: CellChunk, *, limit: int | None = None, random_state: int = 0, draws: Draws | None = None

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclcm._sizes import resolve_sizes
+from sclcm.checkpoints import readers
 from sclcm.checkpoints.files import find_one
-from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors
+from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors, sniff
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._species_tables import read_species
 from sclcm.models._words import read_word_vocabulary
+from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
 from sclcm.zoo._spec import (
@@ -88,6 +90,8 @@ def read_weights(
             chosen = several.choose(given)
             tensors, config = read_checkpoint(weights, tensors=entry, settings=key, within=chosen)
             return spec.keys.bare(tensors), several.settings(config)
+        case InWeights(beside=str(pattern)) if sniff(weights) == "safetensors":
+            return spec.keys.bare(read_tensors(weights)), release.config(pattern)
         case InWeights(key=key, tensors=entry):
             tensors, config = read_checkpoint(weights, tensors=entry, settings=key)
             return spec.keys.bare(tensors), config
@@ -99,6 +103,15 @@ def read_weights(
             # Of a table with the genes of several species, few rows are used.
             mapped = isinstance(spec.vocabulary, SpeciesTables)
             return spec.keys.bare(read_tensors(weights, mapped=mapped)), {}
+
+
+def read_state(spec: ModelSpec, weights: Path) -> dict[str, Tensor]:
+    """Return the tensors alone."""
+    match spec.config:
+        case InWeights(tensors=entry) | UnderKey(tensors=entry) if sniff(weights) != "safetensors":
+            return spec.keys.bare(read_tensors(weights, key=entry))
+        case _:
+            return spec.keys.bare(read_tensors(weights))
 
 
 def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
@@ -164,9 +177,14 @@ def read_genes(
 
 def read_array(
     source: ArraySource, vocabulary: GeneVocabulary, tensors: dict[str, Tensor], *, release: Release
-) -> np.ndarray:
-    """Return a companion array, in vocabulary order."""
+) -> np.ndarray | None:
+    """Return a companion array, in vocabulary order; `None` if its file may be missing, and is."""
     match source:
+        case ArrayFile(files=patterns):
+            return _array_of_file(release.file(patterns, optional=True), vocabulary)
+        case RoundedArrayFile(files=patterns):
+            found = _array_of_file(release.file(patterns, optional=True), vocabulary)
+            return None if found is None else _made_whole(found)
         case StoredArray(tensor=tensor):
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):
@@ -194,6 +212,27 @@ def _partial_factors(source: PartialFactors, vocabulary: GeneVocabulary, release
 def read_prototypes(source: PrototypeSource, tensors: dict[str, Tensor], release: Release) -> Prototypes:
     """Return the label prototypes, whose vectors lie among the tensors."""
     return Prototypes.from_json(release.dictionary((source.file,)), tensors.pop(source.tensor).float().numpy())
+
+
+def _array_of_file(file: Path | None, vocabulary: GeneVocabulary) -> np.ndarray | None:
+    if file is None:
+        return None
+    found = readers.read_array(file)
+    wanted = (vocabulary.n_features,)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.shape != wanted:
+        what = f"of type {found.dtype} and shape {found.shape}" if isinstance(found, np.ndarray) else "of several parts"
+        msg = f"{file.name!r} holds an array {what}; expected a number for each of {wanted[0]} genes of the vocabulary."
+        raise ValueError(msg)
+    if np.isinf(found).any():
+        msg = f"{file.name!r} holds infinite numbers; it is damaged. Get the file from its authors."
+        raise ValueError(msg)
+    return found.astype(np.float64)
+
+
+def _made_whole(found: np.ndarray) -> np.ndarray:
+    """Round halves up, as in the making of a corpus; what is no number, or rounds to zero, becomes one."""
+    whole = np.floor(np.nan_to_num(found) + 0.5)
+    return np.where(whole == 0, 1.0, whole)
 
 
 def _factors(table: Mapping[str, Any], vocabulary: GeneVocabulary, file: Path) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import anndata
 import numpy as np
 
-from sclcm.checkpoints.readers import read_array, read_json, read_tensors
+from sclcm.checkpoints.readers import read_array, read_json
 from sclcm.models._measure import Measurement
+from sclcm.models._release import read_state
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
 from sclcm.zoo._registry import get_spec
-from sclcm.zoo._spec import InWeights, UnderKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -202,8 +202,7 @@ def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Che
     found = [file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))]
     if len(found) < 2:
         return
-    key = spec.config.tensors if isinstance(spec.config, InWeights | UnderKey) else None
-    states = [read_tensors(file, key=key) for file in found]
+    states = [read_state(spec, file) for file in found]
     for file, state in zip(found[1:], states[1:], strict=True):
         if state.keys() - states[0].keys() and states[0].keys() - state.keys():
             continue  # a fine-tuned model beside the pre-trained one

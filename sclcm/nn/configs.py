@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import Flag, Number, Size, Text
     from sclcm.nn.decoder_configs import DecoderConfig
-    from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors
+    from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors, SinusoidalPositions
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.prior_configs import JoinedInputs, SpeciesPrefix
     from sclcm.nn.readouts import HeadConfig
@@ -72,11 +72,14 @@ class TableEncoder:
     ----------
     n_tokens
         Rows of the table, special tokens included.
+    n_spare
+        How many rows at its end stand for no token.
     norm
         Normalisation of its vectors, or `None`.
     """
 
     n_tokens: Size
+    n_spare: int = 0
     norm: LayerNorm | None = None
 
 
@@ -374,7 +377,7 @@ class LCMConfig:
     gene: TableEncoder | GeneBinTable | ProjectedVectors
     value: ValueConfig | None = None
     fusion: JoinedInputs | None = None
-    position: LearnedPositions | FixedPositions | None = None
+    position: LearnedPositions | FixedPositions | SinusoidalPositions | None = None
     segment: ConstantSegment | SharedSegment | None = None
     role: RoleTable | None = None
     condition: ConditionTable | None = None

@@ -11,6 +11,7 @@ from sclcm._sizes import as_int
 from sclcm.nn import configs, fixed_configs, gated_configs, table_configs
 from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
 from sclcm.nn.layers import Linear, activation, layer_norm
+from sclcm.nn.positions import SinusoidalPositions
 from sclcm.nn.priors import JoinedInputs, SpeciesPrefix, require_values
 from sclcm.nn.soft_bins import AddedBins, GeneAndDepthBins, GeneBins
 
@@ -170,7 +171,7 @@ class Embedder(nn.Module):
             x_bld = self.fusion(x_bld, tokens)
         if self.position is not None:
             places = torch.arange(x_bld.shape[1], device=x_bld.device)
-            x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl)
+            x_bld = x_bld + self.position(places if tokens.place_bl is None else tokens.place_bl).to(x_bld.dtype)
         if self.segment is not None:
             x_bld = x_bld + self.segment.weight[0]
         if self.shared_row is not None:
@@ -244,14 +245,16 @@ def _gene_encoder(
 
 
 def _position_encoder(
-    config: configs.LearnedPositions | fixed_configs.FixedPositions, d_model: int
-) -> nn.Embedding | FixedTable:
-    """Build the table of places that a configuration's type selects."""
+    config: configs.LearnedPositions | fixed_configs.FixedPositions | fixed_configs.SinusoidalPositions, d_model: int
+) -> nn.Module:
+    """Build the encoder of places that a configuration's type selects."""
     match config:
         case configs.LearnedPositions():
             return nn.Embedding(as_int(config.n_positions), d_model)
         case fixed_configs.FixedPositions():
             return FixedTable(as_int(config.n_positions), d_model)
+        case fixed_configs.SinusoidalPositions():
+            return SinusoidalPositions(config, d_model)
 
 
 def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.DomainNorm, d_model: int) -> nn.Module:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sclcm._sizes import Size, Text
+    from sclcm._sizes import Number, Size, Text
     from sclcm.nn.configs import LayerNorm
 
 
@@ -46,3 +46,19 @@ class FixedPositions:
     """
 
     n_positions: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinusoidalPositions:
+    """Position encoder: sines at even channels and cosines at odd ones, of waves that grow with the channel.
+
+    Parameters
+    ----------
+    n_positions
+        Longest sentence.
+    base
+        The longest wave, over that of the first channel.
+    """
+
+    n_positions: Size
+    base: Number = 1e4

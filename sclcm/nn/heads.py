@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import readouts
+from sclcm.nn import cell_configs, readouts
 from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
 from sclcm.nn.sentence_heads import SentenceClassHead
@@ -203,6 +203,19 @@ class SharedCellGeneHead(nn.Module):
         return (self.matrix(query_bld) @ cell_bd.unsqueeze(-1)).squeeze(-1)
 
 
+class TanhClassHead(nn.Module):
+    """Classes of a cell from its vector, by a layer between."""
+
+    def __init__(self, config: cell_configs.TanhClassHead, d_model: int) -> None:
+        super().__init__()
+        self.dense = Linear(d_model, d_model)
+        self.out = Linear(d_model, as_int(config.n_classes), bias=False)
+
+    def forward(self, cell_bd: Tensor) -> Tensor:
+        """Return logits of shape `(cells, classes)` from cell vectors of shape `(cells, width)`."""
+        return self.out(torch.tanh(self.dense(cell_bd)))
+
+
 class CellClassHead(nn.Module):
     """Classes of a cell from its vector."""
 
@@ -223,7 +236,7 @@ class CellClassHead(nn.Module):
 def read(head: nn.Module, given: HeadInput) -> Tensor:
     """Apply a head to the part of a batch that heads of its type read."""
     match head:
-        case CellClassHead():
+        case CellClassHead() | TanhClassHead():
             return head(given.cell_bd)
         case CellGeneHead() | SharedCellGeneHead():
             return head(given.gene_bld, given.cells())
@@ -269,6 +282,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return NormedValueHead(config, d_model)
         case readouts.CellGeneHead():
             return CellGeneHead(config, d_model)
+        case cell_configs.TanhClassHead():
+            return TanhClassHead(config, d_model)
         case readouts.CellClassHead():
             return CellClassHead(config, d_model)
         case readouts.LayeredHead():

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sclcm.nn import readouts
+from sclcm._sizes import as_int
+from sclcm.nn import cell_configs, readouts
 from sclcm.nn.attention import gather_places
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def max_pool(x_bld: Tensor, mask_bl: Tensor) -> Tensor:
     """
     largest_bd = x_bld.float().masked_fill(~mask_bl.unsqueeze(-1), float("-inf")).amax(1)
     return largest_bd.masked_fill(~mask_bl.any(1, keepdim=True), float("nan"))
+
+
+def place_mean(x_bld: Tensor, n_places: int, skip: int) -> Tensor:
+    """Average all places but the first `skip`, padding included; shape `(cells, width)`, float32."""
+    if x_bld.shape[1] != n_places:
+        msg = f"The sentences were padded to {x_bld.shape[1]} places; an average that counts padding needs {n_places}."
+        raise ValueError(msg)
+    return x_bld[:, skip:].float().mean(1)
 
 
 def value_weighted_mean(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tensor:
@@ -94,6 +103,8 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
             return max_pool(x_bld, _real(tokens, n_last))
         case readouts.RestMean():
             return mean_pool(x_bld[:, 1:], _real(tokens)[:, 1:])
+        case cell_configs.PlaceMean(n_places=n_places, skip=skip):
+            return place_mean(x_bld, as_int(n_places), skip)
         case readouts.ValueWeightedSum():
             return value_weighted_sum(x_bld, _values(tokens), _real(tokens))
         case readouts.ValueWeightedMean():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from sclcm.nn.cell_configs import PlaceMean, TanhClassHead
 from sclcm.nn.configs import LayerNorm
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ HeadConfig: TypeAlias = (
     | LinearHead
     | ValueHead
     | CellGeneHead
+    | TanhClassHead
     | CellClassHead
     | LayeredHead
     | CellVectorHead
@@ -354,6 +356,7 @@ Pooling: TypeAlias = (
     | TokenMean
     | TokenMax
     | RestMean
+    | PlaceMean
     | ValueWeightedSum
     | ValueWeightedMean
     | Concatenated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from sclcm.models._species import fit_species
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
 
+    from sclcm._keys import EmbedKeys
     from sclcm.models._pretrained import Pretrained
     from sclcm.zoo._spec import Recipe
 
@@ -38,6 +41,7 @@ def embed(
     use_raw: bool = False,
     gene_key: str | None = None,
     batch_key: str | None = None,
+    conditions: Mapping[str, str | int | None] | None = None,
     batch_size: int | None = None,
     random_state: int = 0,
     device: str = "auto",
@@ -60,6 +64,7 @@ def embed(
     batch_key
         Column of `.obs` with the batch of each cell, for models bound to batches: numbers as the model knows them, or
         names, numbered in the order of their categories.
+    %(conditions)s
     %(running)s
     %(random_state)s
     %(writing)s
@@ -90,25 +95,27 @@ def embed(
         use_raw=use_raw,
         gene_key=gene_key,
         batch_key=batch_key,
+        conditions=conditions,
         random_state=random_state,
     )
     vectors = embed_cells(data, pretrained, chosen, batch_size=batch_size)
-    params = {
-        **provenance(pretrained),
+    noted = {
         "recipe": recipe if isinstance(recipe, str) else str(recipe),
         "obsm_key": keys.obsm,
         "batch_key": batch_key or "",
+        "conditions": {name: str(value) for name, value in (conditions or {}).items()},
         "random_state": random_state,
-        **data.facts(),
     }
-
-    def change(target: AnnData) -> None:
-        target.obsm[keys.obsm] = vectors
-        target.uns[keys.uns] = {"params": params}
-
-    result = write(adata, change, copy=copy)
+    params = {**provenance(pretrained), **noted, **data.facts()}
+    result = write(adata, partial(_put, keys=keys, vectors=vectors, params=params), copy=copy)
     logger.info("next: sc.pp.neighbors(adata, use_rep=%r)", keys.obsm)
     return result
+
+
+def _put(target: AnnData, *, keys: EmbedKeys, vectors: np.ndarray, params: dict[str, object]) -> None:
+    """Write vectors into their slots."""
+    target.obsm[keys.obsm] = vectors
+    target.uns[keys.uns] = {"params": params}
 
 
 def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
@@ -119,7 +126,7 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
         out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
         reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
         how: dict[str, Any] = {"n_blocks": pretrained.depth(recipe), "mask_padding": recipe.mask_padding}
-        one_pass(data, pretrained, [reducer], batch_size=batch_size, **how)
+        one_pass(data, pretrained, [reducer], batch_size=batch_size, n_places=pretrained.places(recipe), **how)
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
     _warn_of_short_cells(data, np.flatnonzero(np.isnan(out).any(1)))

@@ -18,7 +18,7 @@ from sclcm.tl._embed import check_batch_size
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -37,6 +37,7 @@ def embed_genes(
     layer: str | None = None,
     gene_key: str | None = None,
     batch_key: str | None = None,
+    conditions: Mapping[str, str | int | None] | None = None,
     mask_padding: bool = True,
     batch_size: int | None = None,
     random_state: int = 0,
@@ -64,6 +65,7 @@ def embed_genes(
         Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
     batch_key
         Column of `.obs` with the batch of each cell, for averages by models that are bound to batches.
+    %(conditions)s
     mask_padding
         Whether the model is kept from seeing padding. Else each sentence is filled up to the longest with padding that
         counts as tokens, and has a part in averages by place.
@@ -91,7 +93,7 @@ def embed_genes(
         features = pretrained.fixed_gene_vectors if how == "fixed" else pretrained.gene_vectors
         vectors, facts = _table(adata, pretrained, gene_key, features=features)
     else:
-        cells: dict[str, Any] = {"batch_key": batch_key, "random_state": random_state}
+        cells: dict[str, Any] = {"batch_key": batch_key, "conditions": conditions, "random_state": random_state}
         data = open_input(adata, pretrained, layer=layer, gene_key=gene_key, **cells)
         average = _means if how == "contextual" else _means_by_place
         vectors, facts = average(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
+from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
 from sclcm.zoo._factors import PartialFactors
 
@@ -110,7 +111,7 @@ class PrototypeSource:
     tensor: str
 
 
-ArraySource: TypeAlias = GeneFactors | PartialFactors | StoredArray
+ArraySource: TypeAlias = GeneFactors | PartialFactors | StoredArray | ArrayFile | RoundedArrayFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +169,13 @@ class InWeights:
         The entry with the configuration.
     tensors
         The entry with the tensors.
+    beside
+        Pattern of the file that has the configuration where the tensors are safetensors, or `None`.
     """
 
     key: str
     tensors: str
+    beside: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,8 @@ class VarNames:
     Parameters
     ----------
     files
-        Patterns of the file, in order of preference.
+        Patterns of the file, in order of preference. A JSON file with token -> id does as well: its genes are those
+        whose ids come after the special tokens.
     ids
         What the genes are named by.
     pad

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sclcm.nn import readouts
+from sclcm.nn import cell_configs, readouts
 from sclcm.nn.pooling import mean_pool, pool, value_weighted_mean
 from sclcm.nn.tokens import TokenTensors
 
@@ -90,3 +90,15 @@ def test_largest_of_no_token_is_no_number():
     found = pool(readouts.TokenMax(before_last=2), X, tokens(GENES, mask=mask))
     assert found[0].isnan().all()
     assert found[1].tolist() == [5.0, 6.0]
+
+
+def test_place_mean_counts_padding_but_not_the_first_places(device):
+    found = pool(
+        cell_configs.PlaceMean(n_places=3, skip=1), X.to(device), tokens(GENES.to(device), mask=GENES.to(device))
+    )
+    assert found.tolist() == [[51.5, 52.0], [8.0, 4.0]]
+
+
+def test_place_mean_refuses_sentences_that_are_not_padded_to_the_longest():
+    with pytest.raises(ValueError, match="padded to 3 places; an average that counts padding needs 4"):
+        pool(cell_configs.PlaceMean(n_places=4), X, tokens(GENES))
