@@ -21,7 +21,7 @@ _SPELLINGS = {
 _KNOWN = {spelling: species for species, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
-def species_of_data(obs: pd.DataFrame, species: str | None) -> str | None:
+def species_of_data(obs: pd.DataFrame, species: str | int | None) -> str | None:
     """Return the one species that the caller names or that a column says of all cells; `None` if there is none.
 
     Parameters
@@ -31,14 +31,14 @@ def species_of_data(obs: pd.DataFrame, species: str | None) -> str | None:
     species
         A species, a column of `obs`, or `None`.
     """
-    if species is None or _KNOWN.get(species.lower()) is not None:
-        return None if species is None else _KNOWN[species.lower()]
+    if species is None or _said(species) is not None:
+        return None if species is None else _said(species)
     named = _named(obs, species)
     return str(named.iloc[0]) if named.nunique() == 1 else None
 
 
 def number_species(
-    obs: pd.DataFrame, alignment: GeneAlignment, vocabulary: GeneVocabulary, *, species: str | None, model: str
+    obs: pd.DataFrame, alignment: GeneAlignment, vocabulary: GeneVocabulary, *, species: str | int | None, model: str
 ) -> np.ndarray:
     """Number the species of cells.
 
@@ -69,8 +69,8 @@ def number_species(
     known = vocabulary.species
     if species is None:
         return np.full(len(obs), _by_genes(alignment, vocabulary, model), dtype=np.int64)
-    if species.lower() in _KNOWN:
-        return np.full(len(obs), _number(_KNOWN[species.lower()], known, model), dtype=np.int64)
+    if (said := _said(species)) is not None:
+        return np.full(len(obs), _number(said, known, model), dtype=np.int64)
     codes, names = pd.factorize(_named(obs, species))
     return np.array([_number(name, known, model) for name in names], dtype=np.int64)[codes]
 
@@ -97,12 +97,17 @@ def own_genes(chunk: CellChunk, vocabulary: GeneVocabulary, species_b: np.ndarra
     return dataclasses.replace(chunk, counts=kept)
 
 
-def _named(obs: pd.DataFrame, key: str) -> pd.Series:
+def _said(species: str | int) -> str | None:
+    """Return the species that a word names."""
+    return _KNOWN.get(species.strip().lower()) if isinstance(species, str) else None
+
+
+def _named(obs: pd.DataFrame, key: str | int) -> pd.Series:
     """Return the species of each cell by its name here, as strings."""
     if key not in obs:
         msg = (
-            f"`species` is {key!r}, neither a species ({', '.join(map(repr, _SPELLINGS))}) nor a column of `.obs`; its "
-            f"columns are {list(obs.columns)}."
+            f"The condition 'species' is {key!r}, neither a species ({', '.join(map(repr, _SPELLINGS))}) nor a column "
+            f"of `.obs`; its columns are {list(obs.columns)}."
         )
         raise KeyError(msg)
     written = obs[key].astype("string").str.strip().str.lower()
@@ -133,8 +138,8 @@ def _by_genes(alignment: GeneAlignment, vocabulary: GeneVocabulary, model: str) 
     kinds = [f"{n:,} {vocabulary.species[number]}" for number, n in counted if number >= 0]
     found = f"has {' and '.join(kinds)} genes" if kinds else "has no genes that tell it"
     msg = (
-        f"{model!r} needs the species of each cell, but the data {found}; pass `species={vocabulary.species[0]!r}`, "
-        f"{', '.join(f'`species={name!r}`' for name in vocabulary.species[1:])}, or as `species` the column of `.obs` "
-        "that names it. Genes of another species than their cell are then left out."
+        f"{model!r} needs the species of each cell, but the data {found}. Say it by `conditions={{'species': ...}}`: "
+        f"{' or '.join(map(repr, vocabulary.species))} for all cells, or the column of `.obs` that names it. Genes of "
+        "another species than their cell are then left out."
     )
     raise ValueError(msg)

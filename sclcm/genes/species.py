@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from sclcm.genes.table import as_ensembl
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,6 +24,12 @@ PREFIXES = {
 """What gene ids of Ensembl begin with, before eleven digits."""
 
 _ID = re.compile(r"(ENS[A-Z]*G)\d{11}(\.\d+)?")
+
+
+def species_of_id(name: str) -> str | None:
+    """Return the species of an Ensembl gene id; `None` if it is unknown here, and for any other text."""
+    found = as_ensembl(name)
+    return None if found is None else PREFIXES.get(found[0][:-11])
 
 
 def species_of_ids(names: Iterable[str]) -> str | None:

@@ -27,7 +27,6 @@ UNKNOWN = -1
 AMBIGUOUS = -2
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G)([R0]\d{10})(\.\d+)?(_PAR_Y)?")
-_SPECIES_OF: dict[str, Species] = {"ENSG": "human", "ENSMUSG": "mouse"}
 _ENS = ("ENS", "ens", "Ens")
 _PUNCTUATION = re.compile(r"[^A-Za-z0-9]")
 _SUFFIX = re.compile(r"(.+)[-.]\d{1,2}")
@@ -203,12 +202,6 @@ def as_ensembl(name: str) -> tuple[str, str] | None:
     if name == ensembl:
         return name, "exact"
     return ensembl, "version" if name.startswith(found[1]) else "case"
-
-
-def species_of_id(name: str) -> Species | None:
-    """Return the species of an Ensembl gene id; `None` for another species, and for any other text."""
-    found = as_ensembl(name)
-    return None if found is None else _SPECIES_OF.get(found[0][:-11])
 
 
 def _squash(name: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from sclcm.genes.names import IdType, read_names
-from sclcm.genes.table import Species, species_of_id
+from sclcm.genes.species import species_of_id
+from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sclcm.encoding.sentences import Encoding
     from sclcm.genes.vocabulary import GeneVocabulary
 
 
@@ -172,15 +171,17 @@ def describe(name: str) -> dict[str, Any]:
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
         "gene_recipes": {recipe: str(value) for recipe, value in spec.gene_recipes.items()},
-        "conditions": _conditions(spec.encoding),
+        "conditions": _conditions(spec),
         "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
     }
 
 
-def _conditions(encoding: Encoding) -> dict[str, list[str]]:
-    """Return what sentences say of cells: the values of each condition."""
-    tokens = {token.name: list(token.tokens) for token in encoding.context}
-    return {**tokens, **{choice.name: list(choice.arrays) for choice in encoding.choices}}
+def _conditions(spec: ModelSpec) -> dict[str, list[str]]:
+    """Return what a model is told of cells: the values of each condition."""
+    tokens = {token.name: list(token.tokens) for token in spec.encoding.context}
+    choices = {choice.name: list(choice.arrays) for choice in spec.encoding.choices}
+    reads_species = spec.architecture.fusion is not None or spec.architecture.prefix is not None
+    return {**tokens, **choices, **({"species": list(spec.vocabulary.species)} if reads_species else {})}
 
 
 def _all_heads(spec: ModelSpec) -> list[str]:

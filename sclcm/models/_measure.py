@@ -6,6 +6,7 @@ import dataclasses
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anndata
 import numpy as np
 import torch
 
@@ -19,6 +20,7 @@ from sclcm.models import (
     _measure_context,
     _measure_dense,
     _measure_draws,
+    _measure_filled,
     _measure_generation,
     _measure_genomic,
     _measure_lines,
@@ -102,6 +104,14 @@ class Measurement:
             self._made[folder] = self.load(self.folder / folder)
         return self._made[folder]
 
+    def on(self, name: str) -> Measurement:
+        """Return the measurement of the same checkpoint on another input of the fixture."""
+        if name not in self._made:
+            adata = anndata.read_h5ad(self.folder.parent / f"{name}.h5ad")
+            how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "run": self.run}
+            self._made[name] = Measurement(adata, self.folder, family=self.family, draws=self.draws, **how)
+        return self._made[name]
+
     def as_many(self, array: Any, name: str) -> Any:
         """Return the first rows of an array, as many as are stored; at least one, as none would prove nothing."""
         stored = self.draws[name]
@@ -145,6 +155,8 @@ class Measurement:
                 return self._checked_rows(name)
             case probes.MaskDraw():
                 return self._checked_mask(name)
+            case probes.On(input=other, probe=inner):
+                return self.on(other).take(inner, name)
         if type(probe) in MEASURES:
             return MEASURES[type(probe)](self, probe, name)
         msg = f"The probe {probe!r} cannot be measured."
@@ -207,7 +219,8 @@ class Measurement:
         """Return cell vectors by a recipe."""
         out = np.zeros((self.adata.n_obs, pretrained.width(chosen)), dtype=np.float32)
         vectors = CellVectors(out=out, pooling=chosen.pooling, head=chosen.head, l2_normalize=chosen.l2_normalize)
-        batches = data.batches(pretrained, batch_size=None, n_places=pretrained.places(chosen))
+        how: dict[str, Any] = {"n_places": pretrained.places(chosen), "mask_padding": chosen.mask_padding}
+        batches = data.batches(pretrained, batch_size=None, **how)
         n_blocks = pretrained.depth(chosen)
         list(run(pretrained.lcm, batches, [vectors], device=self.device_of, n_blocks=n_blocks))
         return out
@@ -291,6 +304,7 @@ class Measurement:
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_draws.MEASURES,
+    **_measure_filled.MEASURES,
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
     **_measure_context.MEASURES,

@@ -225,7 +225,6 @@ def open_input(
     use_raw: bool = False,
     gene_key: str | None = None,
     batch_key: str | None = None,
-    species: str | None = None,
     conditions: Conditions | None = None,
     random_state: int = 0,
     check_fit: bool = True,
@@ -245,17 +244,18 @@ def open_input(
         Column of var with gene names, or `None` to find it.
     batch_key
         Column of obs with the batch of each cell; models that are bound to batches need it, others refuse it.
-    species
-        Species of the cells, or the column of obs that names it; `None` tells it from the genes.
     conditions
-        What the cells are, by the name of each context token or choice that the encoding has.
+        What the cells are, by the name of each context token or choice that the encoding has. For models of several
+        species `"species"` is one or the column of obs that names it; without it, it is told from the genes.
     random_state
         Seed of the random steps of an encoding.
     check_fit
         Whether too few known genes are an error, and bulk samples a warning.
     """
     batches = _batch_numbers(adata, pretrained, batch_key) if check_fit else None
-    context = _context(adata, pretrained, conditions)
+    said = dict(conditions or {})
+    species = said.pop("species", None) if pretrained.reads_species else None
+    context = _context(adata, pretrained, said)
     check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
     if check_fit and pretrained.needs == "log1p":
@@ -326,14 +326,13 @@ def _batch_numbers(adata: AnnData, pretrained: Pretrained, batch_key: str | None
 
 
 def _species(
-    adata: AnnData, pretrained: Pretrained, species: str | None, *, alignment: GeneAlignment
+    adata: AnnData, pretrained: Pretrained, species: str | int | None, *, alignment: GeneAlignment
 ) -> np.ndarray | None:
-    """Return the number of each cell's species, for models that need it; what the caller says is checked for all."""
-    if not pretrained.reads_species and species is None:
+    """Return the number of each cell's species, for models that need it."""
+    if not pretrained.reads_species:
         return None
     vocabulary = pretrained.vocabulary
-    numbers = number_species(adata.obs, alignment, vocabulary, species=species, model=pretrained.name)
-    return numbers if pretrained.reads_species else None
+    return number_species(adata.obs, alignment, vocabulary, species=species, model=pretrained.name)
 
 
 def check_random_state(random_state: int) -> None:

@@ -36,7 +36,8 @@ class Partners(nn.Module):
 
     def __init__(self, config: configs.Partners) -> None:
         super().__init__()
-        self.register_buffer("index", torch.arange(as_int(config.n_tokens)))
+        # On the CPU whatever is the default: on the meta device this would make torch import its compiler.
+        self.register_buffer("index", torch.arange(as_int(config.n_tokens), device="cpu"))
         self.species = config.species
 
     def check(self) -> None:

@@ -202,6 +202,22 @@ class Deferred:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class On:
+    """An array of another input of the fixture.
+
+    Parameters
+    ----------
+    input
+        Name of its file, without `.h5ad`.
+    probe
+        How the array is computed from that input.
+    """
+
+    input: str
+    probe: object
+
+
 Probe: TypeAlias = object
 """Any of these classes, or one of the other modules of probes."""
 

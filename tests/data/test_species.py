@@ -50,7 +50,7 @@ def test_species_is_told_from_genes_of_one(names, wanted):
 
 
 def test_genes_of_both_need_to_be_told_apart():
-    with pytest.raises(ValueError, match=r"'toy' needs the species .* has 2 human and 1 mouse genes; pass `species='h"):
+    with pytest.raises(ValueError, match=r"'toy' needs the species .* has 2 human and 1 mouse genes. Say it by"):
         numbers([*HUMAN, MOUSE[0]])
     assert numbers([*HUMAN, MOUSE[0]], "mouse") == [1, 1, 1]
 
@@ -85,7 +85,7 @@ def test_column_with_anything_else_is_refused(values, shown):
 
 
 def test_column_that_is_not_there_is_refused():
-    with pytest.raises(KeyError, match=r"`species` is 'organism', neither a species .* its columns are \['n'\]"):
+    with pytest.raises(KeyError, match=r"'species' is 'organism', neither a species .* its columns are \['n'\]"):
         numbers(HUMAN, "organism")
 
 

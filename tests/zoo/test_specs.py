@@ -108,7 +108,7 @@ def test_recipes_count_layers_from_the_end_and_name_heads_that_exist(spec):
 def test_recipe_of_the_first_token_needs_one_that_is_special(spec):
     """`FirstToken` of a family without a prefix would be a gene."""
     if any(recipe.pooling == FirstToken() for recipe in all_recipes(spec)):
-        assert spec.encoding.prefix
+        assert spec.encoding.prefix or spec.encoding.reserved
 
 
 def rules(declaration):
