@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING
+
 import torch
 
 from sclcm._settings import settings
+
+if TYPE_CHECKING:
+    from sclcm.nn.lcm import LCM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,3 +49,16 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return DTYPES[dtype]
     msg = f"`dtype` is {dtype!r}; expected 'auto', {', '.join(map(repr, DTYPES))}."
     raise ValueError(msg)
+
+
+def copy_to(lcm: LCM, *, device: torch.device, dtype: torch.dtype) -> LCM:
+    """Return a copy of a network on a device and in a number type, each tensor copied once, straight to where it goes.
+
+    A table that is still in its file is thus never read into memory as it is.
+    """
+    moved: dict[int, torch.Tensor] = {}
+    for tensor in (*lcm.parameters(), *lcm.buffers()):
+        data = tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else None, copy=True)
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        moved[id(tensor)] = torch.nn.Parameter(data, tensor.requires_grad) if is_parameter else data
+    return copy.deepcopy(lcm, moved)  # what is in the second argument counts as copied already

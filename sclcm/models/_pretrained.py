@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import torch
 
 from sclcm._sizes import as_int
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
-from sclcm.models._device import choose_device, choose_dtype
+from sclcm.models._device import choose_device, choose_dtype, copy_to
 from sclcm.nn.cell_configs import PlaceMean
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.fixed_vectors import FixedTable
@@ -151,7 +150,7 @@ class Pretrained:
         same_device = target.type == self.device.type and target.index in (None, self.device.index)
         if same_device and kind == self.dtype:
             return self
-        return dataclasses.replace(self, lcm=copy.deepcopy(self.lcm).to(device=target, dtype=kind))
+        return dataclasses.replace(self, lcm=copy_to(self.lcm, device=target, dtype=kind))
 
     def recipe(self, recipe: str | Recipe) -> Recipe:
         """Return a recipe by name, or the one given; `ValueError` lists those that exist."""

@@ -19,6 +19,7 @@ from sclcm.models._pretrained import Pretrained
 from sclcm.nn.lcm import LCM
 from sclcm.zoo._gene_bins import GeneBinVocabulary
 from sclcm.zoo._registry import get_spec
+from sclcm.zoo._species import SpeciesTables
 from sclcm.zoo._vocabularies import TokenLists
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def build(
     spec = get_spec(family)
     if isinstance(spec.vocabulary, TokenLists):
         msg = f"{family!r} comes with its authors' lists of genes and words, so none can be built over other genes."
+        raise ValueError(msg)
+    if isinstance(spec.vocabulary, SpeciesTables):
+        msg = f"{family!r} reads genes by vectors of its authors; `with_species` gives it those of other genes."
         raise ValueError(msg)
     genes = _checked(gene_ids, spec.vocabulary.specials)
     known = {**spec.sizes, **sizes}

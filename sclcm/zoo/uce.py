@@ -53,7 +53,7 @@ SPEC = ModelSpec(
         files=("species_chrom.csv", "model_files/species_chrom.csv"),
         offsets=("species_offsets.pkl", "model_files/species_offsets.pkl"),
         rows=("all_tokens.torch", "model_files/all_tokens.torch"),
-        folders=("", "protein_embeddings/", "model_files/protein_embeddings/"),
+        folders=("", "protein_embeddings/", "model_files/protein_embeddings/", "model_files/"),
         genes=(
             SpeciesGenes(species="human", file=GENES[0]),
             SpeciesGenes(species="mouse", file=GENES[1]),

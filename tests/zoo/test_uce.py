@@ -18,7 +18,7 @@ from scipy import sparse
 
 import sclcm.reference
 from sclcm._settings import settings
-from sclcm.models import load, with_species
+from sclcm.models import build, load, with_species
 from sclcm.models._species import fit_species
 from sclcm.models._verify import summary, verify
 from sclcm.tl import embed, embed_genes
@@ -200,6 +200,14 @@ def test_only_species_whose_files_are_there_are_read(release):
         loaded(release)
 
 
+def test_only_the_species_that_is_given_is_read(release):
+    for file in release.glob("protein_embeddings/[!M]*"):
+        file.write_bytes(b"damaged")
+    assert loaded(release, species="mouse").vocabulary.n_features == 20
+    with pytest.raises(ValueError, match="damaged"):
+        loaded(release)
+
+
 def test_files_may_lie_in_one_folder(release, adata, model):
     for file in release.glob("protein_embeddings/*"):
         file.rename(release / file.name)
@@ -328,6 +336,25 @@ def test_genes_have_fixed_and_projected_vectors(adata, model):
 def test_models_of_own_tables_have_no_fixed_vectors(adata):
     with pytest.raises(ValueError, match="has no fixed vectors of genes"):
         embed_genes(adata, "sclcm-mini", how="fixed")
+
+
+def test_other_number_types_are_copies_that_leave_the_model_alone(adata, model):
+    half = model.to("cpu", "bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert model.dtype == torch.float32
+    state, wanted = half.lcm.state_dict(), model.lcm.state_dict()
+    assert state.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert state[name].equal(tensor.bfloat16()), name
+        assert state[name].untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+    assert vectors(adata, half) == pytest.approx(vectors(adata, model), abs=0.05)
+    back = half.to("cpu", "float32")
+    assert not any(parameter.requires_grad for parameter in back.lcm.parameters())
+
+
+def test_model_of_random_weights_over_other_genes_is_not_built():
+    with pytest.raises(ValueError, match="`with_species` gives it those of other genes"):
+        build("uce", ["A", "B"])
 
 
 # ---- a new species ----
