@@ -71,8 +71,15 @@ class WherePresent:
     part: object
 
 
-Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient
-_RULES = (Config, Shape, Count, Present, Given, Quotient)
+@dataclass(frozen=True)
+class Sum:
+    """Several sizes added up, such as the rows of a table and of what is stored apart from it."""
+
+    parts: tuple[int | Shape | Config | Given, ...]
+
+
+Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient | Sum
+_RULES = (Config, Shape, Count, Present, Given, Quotient, Sum)
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
@@ -92,7 +99,7 @@ class ReleaseFacts:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    def value(self, rule: Rule) -> Any:
+    def value(self, rule: Rule) -> Any:  # noqa: PLR0911
         """Return what a rule stands for in this release; a `ValueError` says what is missing."""
         match rule:
             case Config(key):
@@ -105,6 +112,8 @@ class ReleaseFacts:
                 return tensor in self.shapes
             case Quotient(of, by):
                 return self._quotient(self.value(of), self.value(by))
+            case Sum(parts):
+                return sum(as_int(part if isinstance(part, int) else self.value(part)) for part in parts)
             case Given(name, default):
                 return self._given(name, default)
 

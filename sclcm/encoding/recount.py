@@ -39,4 +39,5 @@ class CapTotal:
         stored = (np.round(counts.data.astype(np.float32) * scale), counts.indices.copy(), counts.indptr.copy())
         recounted = csr_matrix(stored, shape=counts.shape)
         recounted.eliminate_zeros()
-        return dataclasses.replace(chunk, counts=recounted)
+        totals = np.minimum(chunk.totals, float(self.largest))  # type: ignore[arg-type]
+        return dataclasses.replace(chunk, counts=recounted, totals=totals)

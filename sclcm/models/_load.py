@@ -23,6 +23,7 @@ from sclcm.models._release import (
 )
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.nn.configs import TableEncoder
+from sclcm.zoo._conditions import check_words
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
 from sclcm.zoo._submodels import InSubmodels
@@ -283,6 +284,7 @@ def load_release(
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
     _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
+    check_words((condition for variant in spec.variants for condition in variant.when), given)
     weights = weights or find_one(folder, spec.weights)
     release = Release(weights.parent, _dictionary_folders(folder, given))
     release.used.append(weights)

@@ -21,6 +21,7 @@ from sclcm.models import (
     _measure_dense,
     _measure_draws,
     _measure_filled,
+    _measure_fixed_length,
     _measure_generation,
     _measure_genomic,
     _measure_lines,
@@ -83,11 +84,11 @@ class Measurement:
         self.pretrained = self.load(folder)
         self._made: dict[Any, Any] = {}
 
-    def load(self, folder: Path) -> Pretrained:
+    def load(self, folder: Path, **asked: Any) -> Pretrained:
         """Return the checkpoint in a folder; dictionaries are those of the pre-trained one."""
         given = {name: self.run[name] for name in names_given(get_spec(self.family)) & self.run.keys()}
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
-        return load(folder, **where, vocabulary=self.folder, **given)
+        return load(folder, **where, vocabulary=self.folder, **given, **asked)
 
     def once(self, make: Callable[[Measurement], T], key: object = None) -> T:
         """Return what a function makes of this measurement, made at the first call only (by a key for lasting ones)."""
@@ -307,6 +308,7 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_filled.MEASURES,
     **_measure_collated.MEASURES,
     **_measure_binning.MEASURES,
+    **_measure_fixed_length.MEASURES,
     **_measure_context.MEASURES,
     **_measure_generation.MEASURES,
     **_measure_dense.MEASURES,

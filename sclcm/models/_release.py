@@ -17,11 +17,13 @@ from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
 from sclcm.models._prototypes import Prototypes
+from sclcm.models._row_genes import read_row_genes
 from sclcm.models._species_tables import read_species
 from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
+from sclcm.zoo._row_genes import RowGenes
 from sclcm.zoo._spec import (
     ArraySource,
     GeneFactors,
@@ -135,10 +137,13 @@ def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object
     return found
 
 
-def read_vocabulary(
-    source: VocabularySource | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary, release: Release
+def read_vocabulary(  # noqa: PLR0911
+    source: VocabularySource | RowGenes | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary,
+    release: Release,
 ) -> GeneVocabulary:
     """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes, var or a tokenizer."""
+    if isinstance(source, RowGenes):
+        return read_row_genes(source, release)
     if isinstance(source, TokenLists):
         return read_token_lists(source, release)
     if isinstance(source, GeneList):

@@ -20,6 +20,8 @@ from sclcm.zoo._registry import get_spec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sclcm.zoo._spec import ModelSpec
+
 Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
 
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, AssertionError)
@@ -206,10 +208,20 @@ def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Che
     for file, state in zip(found[1:], states[1:], strict=True):
         if state.keys() - states[0].keys() and states[0].keys() - state.keys():
             continue  # a fine-tuned model beside the pre-trained one
+        if _are_of_two_models(spec, found[0].name, file.name):
+            continue
         shared = sorted(state.keys() & states[0].keys())
         if differing := [name for name in shared if not state[name].equal(states[0][name])]:
             text = f"{differing[0]} differs between {found[0].name} and {file.name}"
             yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=text)
+
+
+def _are_of_two_models(spec: ModelSpec, one: str, other: str) -> bool:
+    """Whether checkpoints of the family name both files, and none names both at once."""
+    listed = [set(checkpoint.files) for checkpoint in spec.checkpoints.values()]
+    return all(any(name in files for files in listed) for name in (one, other)) and not any(
+        {one, other} <= files for files in listed
+    )
 
 
 def _allowed(tolerance: Mapping[str, Any], wanted: np.ndarray, dtype: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Frozen configurations of gated blocks, and of values that only some tokens have. No torch here."""
+"""Frozen configurations of gated blocks, of values that only some tokens have, and of a head. No torch here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sclcm._sizes import Number, Size
+    from sclcm._sizes import Flag, Number, Size, Text
     from sclcm.nn.configs import SoftBins
 
 
@@ -97,3 +97,19 @@ class GeneAndDepthBins:
 
     genes: SoftBins
     depths: SoftBins
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneProductHead:
+    """Value head of a cell and a gene: the cell's vector times a query made of the gene's vector.
+
+    Parameters
+    ----------
+    activation
+        Name of the non-linearity of the query.
+    bias
+        Whether the linear layer that makes it adds a bias.
+    """
+
+    activation: Text
+    bias: Flag

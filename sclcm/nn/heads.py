@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import cell_configs, readouts
+from sclcm.nn import cell_configs, gated_configs, readouts
 from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
 from sclcm.nn.sentence_heads import SentenceClassHead
@@ -152,8 +152,12 @@ class ValueHead(nn.Module):
         super().__init__()
         n_layers, hidden = as_int(config.n_layers), as_int(config.d_hidden)
         widths = [as_int(config.d_in), *[hidden] * (n_layers - 1)]
-        blocks = [(Linear(d_in, d_out), Activation(config.activation)) for d_in, d_out in itertools.pairwise(widths)]
-        self.layers = nn.Sequential(*itertools.chain(*blocks), Linear(widths[-1], 1))
+        bias = bool(config.bias)
+        blocks = [
+            (Linear(d_in, d_out, bias=bias), Activation(config.activation))
+            for d_in, d_out in itertools.pairwise(widths)
+        ]
+        self.layers = nn.Sequential(*itertools.chain(*blocks), Linear(widths[-1], 1, bias=bias))
 
     def forward(self, x_nd: Tensor) -> Tensor:
         """Turn vectors of shape `(..., width)` into numbers of shape `(...)`."""
@@ -173,6 +177,19 @@ class NormedValueHead(nn.Module):
     def forward(self, x_nd: Tensor) -> Tensor:
         """Turn vectors of shape `(..., width)` into numbers of shape `(...)`."""
         return self.out(self.norm(self.activation(self.dense(x_nd)))).squeeze(-1)
+
+
+class GeneProductHead(nn.Module):
+    """One number for each gene of a cell: the product of the cell's vector and a query made of the gene's."""
+
+    def __init__(self, config: gated_configs.GeneProductHead, d_model: int) -> None:
+        super().__init__()
+        self.query = Linear(d_model, d_model, bias=bool(config.bias))
+        self.activation = activation(config.activation)
+
+    def forward(self, gene_bld: Tensor, cell_bd: Tensor) -> Tensor:
+        """Return numbers of shape `(cells, tokens)`."""
+        return (self.activation(self.query(gene_bld)) @ cell_bd.unsqueeze(-1)).squeeze(-1)
 
 
 class CellGeneHead(nn.Module):
@@ -240,6 +257,8 @@ def read(head: nn.Module, given: HeadInput) -> Tensor:
             return head(given.cell_bd)
         case CellGeneHead() | SharedCellGeneHead():
             return head(given.gene_bld, given.cells())
+        case GeneProductHead():
+            return head(given.gene_bld, given.cell_bd)
         case CellVectorHead():
             return head(given.stored(), given.cell_bd)
         case ValueHead():
@@ -282,6 +301,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return NormedValueHead(config, d_model)
         case readouts.CellGeneHead():
             return CellGeneHead(config, d_model)
+        case gated_configs.GeneProductHead():
+            return GeneProductHead(config, d_model)
         case cell_configs.TanhClassHead():
             return TanhClassHead(config, d_model)
         case readouts.CellClassHead():

@@ -31,6 +31,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu_0.2": partial(functional.leaky_relu, negative_slope=0.2),
     "silu": functional.silu,
     "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "identity": torch.positive,
     "gelu_sigmoid": _gelu_sigmoid,
 }
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.nn.cell_configs import PlaceMean, TanhClassHead
 from sclcm.nn.configs import LayerNorm
+from sclcm.nn.gated_configs import GeneProductHead
 
 if TYPE_CHECKING:
-    from sclcm._sizes import Size, Text
+    from sclcm._sizes import Flag, Size, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,8 @@ class ValueHead:
     d_hidden
         Width between the layers.
     n_layers
-        Number of linear layers.
+    bias
+        Number of linear layers, and whether they add a bias.
     activation
         Name of the non-linearity.
     """
@@ -117,6 +119,7 @@ class ValueHead:
     d_hidden: Size
     n_layers: Size = 3
     activation: Text = "leaky_relu"
+    bias: Flag = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +260,7 @@ HeadConfig: TypeAlias = (
     | LinearHead
     | ValueHead
     | CellGeneHead
+    | GeneProductHead
     | TanhClassHead
     | CellClassHead
     | LayeredHead

@@ -10,6 +10,7 @@ from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
+from sclcm.zoo._conditions import AnyOf, Asked, NoneOf
 from sclcm.zoo._factors import PartialFactors
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._gene_bins import GeneBinVocabulary
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._recipes import GeneRecipe
+    from sclcm.zoo._row_genes import RowGenes
     from sclcm.zoo._species import SpeciesTables
     from sclcm.zoo._submodels import InSubmodels
     from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
@@ -212,7 +214,7 @@ class LacksTensor:
     name: str
 
 
-Condition: TypeAlias = VocabularyHas | HasTensor | LacksTensor
+Condition: TypeAlias = VocabularyHas | HasTensor | LacksTensor | Asked | AnyOf | NoneOf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +299,16 @@ class ModelSpec:
     title: str
     reference: str
     card: ModelCard
-    vocabulary: VocabularySource | SpeciesTables | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary
+    vocabulary: (
+        VocabularySource
+        | RowGenes
+        | SpeciesTables
+        | TokenLists
+        | GeneList
+        | VarNames
+        | WordVocabulary
+        | GeneBinVocabulary
+    )
     encoding: Encoding
     architecture: LCMConfig
     keys: KeyMap
@@ -325,6 +336,12 @@ def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary)
             return name in facts.shapes
         case LacksTensor(name):
             return name not in facts.shapes
+        case Asked(setting, value):
+            return facts.given.get(setting.name) == value
+        case AnyOf(conditions):
+            return any(holds(each, facts, vocabulary) for each in conditions)
+        case NoneOf(conditions):
+            return not any(holds(each, facts, vocabulary) for each in conditions)
 
 
 def with_variants(spec: ModelSpec, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> ModelSpec:

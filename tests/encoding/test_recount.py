@@ -46,3 +46,9 @@ def test_a_cell_does_not_depend_on_those_beside_it():
     alone = [CAP.apply(chunk(row[None], [row.sum()])).counts.toarray()[0] for row in counts]
     assert np.array_equal(whole, alone)
     assert (np.abs(whole.sum(1) - np.minimum(counts.sum(1), 100)) < 10).all()
+
+
+def test_counts_that_were_made_anew_stay():
+    once = CAP.apply(chunk([[10, 12, 14, 5, 4], [3, 0, 0, 0, 1]], [400, 4]))
+    assert CAP.apply(once) is once
+    assert once.totals.tolist() == [100, 4]

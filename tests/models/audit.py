@@ -12,6 +12,7 @@ from pathlib import Path
 import sclcm
 import sclcm.reference
 from sclcm._sizes import names_given
+from sclcm.checkpoints.protofiles import _entry_type
 from sclcm.models import Pretrained, load
 from sclcm.models._declarations import _hints, _types
 from sclcm.zoo._registry import get_spec
@@ -26,7 +27,7 @@ HARMLESS |= {
     "sys._getframe",
     "sys._getframemodulename",
 }
-PACKAGES = {"numpy", "safetensors", "sclcm", "torch"} | set(sys.stdlib_module_names)
+PACKAGES = {"google", "numpy", "safetensors", "sclcm", "torch"} | set(sys.stdlib_module_names)
 PLACES = [Path(sys.prefix), Path(sys.base_prefix), Path(sclcm.__file__).parent]
 
 
@@ -77,6 +78,8 @@ def main() -> None:
     for module in pkgutil.walk_packages(sclcm.__path__, "sclcm."):
         if module.name.split(".")[1] in {"checkpoints", "encoding", "genes", "models", "nn", "zoo"}:
             import_module(module.name)
+    import_module("google.protobuf.unknown_fields")  # which, with the next line, compiles its own annotations
+    _entry_type()
     for kind in _types().values():  # Python compiles the annotations of our own declarations when they are asked for
         _hints(kind)
     events: list[str] = []

@@ -40,12 +40,16 @@ def given_of(folder):
     return {name: stated[name] for name in names_given(get_spec(family_of(folder))) & stated.keys()}
 
 
+def bits_of(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
 def same(found, wanted):
     left, right = found.lcm.state_dict(), wanted.lcm.state_dict()
     assert list(left) == list(right)
     for name, tensor in right.items():
         assert left[name].dtype == tensor.dtype
-        assert left[name].contiguous().view(torch.uint8).equal(tensor.contiguous().view(torch.uint8)), name
+        assert bits_of(left[name]).equal(bits_of(tensor)), name
     assert found.arrays.keys() == wanted.arrays.keys()
     for name, array in wanted.arrays.items():
         assert found.arrays[name].dtype == array.dtype
