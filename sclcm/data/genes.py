@@ -6,13 +6,14 @@ what two Ensembl ids of one symbol, or a gene and its alternative contig, call f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 
 from sclcm._settings import settings
 from sclcm.genes.align import align_genes
+from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -154,12 +155,24 @@ def _wrong_species(species: str, *, model: str, vocabulary: GeneVocabulary) -> s
     return (
         f"the genes of the data are {species} genes, and {model!r} was trained on {known}; choose a model that knows "
         f"{species}, or rename the genes to their {vocabulary.species[0]} orthologues first"
+        f"{_by_orthologs(species, vocabulary)}"
     )
+
+
+def _by_orthologs(species: str | None, vocabulary: GeneVocabulary) -> str:
+    """How to do so, where this package can."""
+    mine, known = vocabulary.species[0], get_args(Species)
+    if species == mine or species not in known or mine not in known:
+        return ""
+    keep = ", unmapped='keep'" if species in vocabulary.species else ""
+    return f": `adata = sclcm.pp.map_orthologs(adata, to={mine!r}{keep})`"
 
 
 def _hint_of_species(names: list[str], alignment: GeneAlignment, vocabulary: GeneVocabulary) -> str:
     """Without a species letter case is not guessed: say how to tell it, where that would help."""
     species = vocabulary.species[0]
+    if call := _by_orthologs(alignment.report.species, vocabulary):
+        return f". These are {alignment.report.species} genes; it may know them by their {species} orthologues{call}"
     given = align_genes(names, vocabulary, species=species) if alignment.report.species is None else alignment
     if given.report.n_matched < 2 * alignment.report.n_matched + 10:
         return ""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from sclcm.genes.names import IdType, read_names
+from sclcm.genes.names import IdType, Readings, read_names
 from sclcm.genes.species import species_of_id
 from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sclcm.genes.names import Readings
 
 Merge = Literal["sum", "mean_round", "keep", "first"]
 
@@ -258,6 +257,8 @@ class GeneVocabulary:
     def readings(self) -> Readings:
         """What the features stand for, as `sclcm.genes.names` reads them."""
         known = get_args(Species)
+        if len(self.species) > 1 and self.ids == "ensembl":
+            return _read_ids(self.features)
         return read_names(
             self.features.tolist(), species=self.species[0] if self.species in [(s,) for s in known] else None
         )
@@ -269,6 +270,19 @@ class GeneVocabulary:
         for name, token_id in self.specials.items():
             labels[token_id] = name
         return labels
+
+
+def _read_ids(features: np.ndarray) -> Readings:
+    """Read Ensembl ids of several species, each as one of its own: few of one among many of another are no mistake."""
+    species_of = np.array([species_of_id(name) for name in features.tolist()], dtype=object)
+    columns = {name: np.full(len(features), None, dtype=object) for name in ("gene", "ensembl", "symbol")}
+    columns["how"] = np.full(len(features), "unknown", dtype=object)
+    for species in get_args(Species):
+        of_species = species_of == species
+        found = read_names(features[of_species].tolist(), species=species)
+        for name, column in columns.items():
+            column[of_species] = getattr(found, name)
+    return Readings(**columns, species=None)
 
 
 def _as_features(names: Iterable[str]) -> np.ndarray:
