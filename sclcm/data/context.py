@@ -109,44 +109,43 @@ def cell_context(
         msg = f"`conditions` names {unknown[0]!r}, which {model!r} does not know of cells; it takes {takes}."
         raise ValueError(msg)
     found: dict[str, np.ndarray] = {}
-    columns = [next((c for c in t.columns if c in obs), "") for t in encoding.context_used if t.name not in said]
-    if any(columns):
-        logger.info("%s: what each cell is by .obs%s", model, columns)
+    columns = {
+        t.name: next((c for c in t.columns if c in obs), None) for t in encoding.context_used if t.name not in said
+    }
+    if missing := [token for token in encoding.context_used if columns.get(token.name, "") is None]:
+        raise KeyError(_missing(missing, obs, vocabulary=vocabulary, model=model))
     for token in encoding.context_used:
-        found[token.name] = _token_ids(token, obs, said, vocabulary=vocabulary, pad=pad, model=model)
+        known = _known_tokens(token, vocabulary, model)
+        if (column := columns.get(token.name)) is not None:
+            found[token.name] = _by_column(obs, column, known)
+        elif said[token.name] is None:
+            found[token.name] = np.full(len(obs), vocabulary.specials[pad], dtype=np.int32)
+        else:
+            found[token.name] = _as_said(obs, said[token.name], known)
     for choice in encoding.choices:
         found[choice.name] = _array_numbers(choice, obs, said, tokens=found, vocabulary=vocabulary, model=model)
         _require_arrays(choice, found[choice.name], arrays=arrays, model=model)
+    if columns:
+        logger.info("%s: %s", model, ", ".join(f"{name} by .obs[{column!r}]" for name, column in columns.items()))
     return found
 
 
-def _token_ids(
-    token: ContextToken,
-    obs: pd.DataFrame,
-    said: dict[str, str | int | None],
-    *,
-    vocabulary: GeneVocabulary,
-    pad: str,
-    model: str,
-) -> np.ndarray:
+def _known_tokens(token: ContextToken, vocabulary: GeneVocabulary, model: str) -> _Known:
     spellings = {**{name: name for name in token.tokens}, **token.aliases}
     numbers = {spelt.lower(): vocabulary.specials[name] for spelt, name in spellings.items()}
-    known = _Known(name=token.name, model=model, shown=token.tokens, numbers=numbers)
-    if token.name not in said:
-        column = next((column for column in token.columns if column in obs), None)
-        if column is None:
-            raise KeyError(_missing(known, token, obs))
-        return _by_column(obs, column, known)
-    if said[token.name] is None:
-        return np.full(len(obs), vocabulary.specials[pad], dtype=np.int32)
-    return _as_said(obs, said[token.name], known)
+    return _Known(name=token.name, model=model, shown=token.tokens, numbers=numbers)
 
 
-def _missing(known: _Known, token: ContextToken, obs: pd.DataFrame) -> str:
+def _missing(tokens: list[ContextToken], obs: pd.DataFrame, *, vocabulary: GeneVocabulary, model: str) -> str:
+    each = "; ".join(
+        f"{token.name} (column {' or '.join(map(repr, token.columns))}), of which it knows "
+        f"{_known_tokens(token, vocabulary, model).listed}"
+        for token in tokens
+    )
     return (
-        f"{known.model!r} needs to know the {known.name} of each cell, but `.obs` has no column "
-        f"{' or '.join(map(repr, token.columns))} (it has {list(obs.columns)}). It knows {known.listed}. Say it by "
-        f"`conditions={{{known.name!r}: ...}}`: a column of `.obs`, one value for all cells, or None if no value fits."
+        f"{model!r} is told what each cell is, but `.obs` has no column for some of it (it has {list(obs.columns)}): "
+        f"{each}. Say it by `conditions={{{tokens[0].name!r}: ...}}`: a column of `.obs`, one value for all cells, or "
+        "None if no value fits."
     )
 
 

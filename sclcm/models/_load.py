@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
+from sclcm.models._brief import brief
 from sclcm.models._build import build_lcm, check_places, check_settings
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
@@ -170,8 +171,8 @@ def describe(name: str) -> dict[str, Any]:
         "accepts_bulk": spec.accepts_bulk,
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
-        "recipes": {recipe: str(value) for recipe, value in _all_recipes(spec).items()},
-        "gene_recipes": {recipe: str(value) for recipe, value in spec.gene_recipes.items()},
+        "recipes": {recipe: brief(value) for recipe, value in _all_recipes(spec).items()},
+        "gene_recipes": {recipe: brief(value) for recipe, value in spec.gene_recipes.items()},
         "conditions": _conditions(spec),
         "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
     }

@@ -74,7 +74,7 @@ def features(m: Measurement, probe: probes.Features, name: str) -> np.ndarray:
 
 def aligned_counts(m: Measurement, probe: probes.AlignedCounts, name: str) -> np.ndarray:
     """Counts over the vocabulary."""
-    return m.chunk.counts.toarray()
+    return all_cells(m, probe.told, name)[1].counts.toarray()
 
 
 def companion_array(m: Measurement, probe: probes.CompanionArray, name: str) -> np.ndarray:

@@ -210,13 +210,14 @@ def _lengths(mask_bl: Tensor | None) -> list[int] | None:
 
 
 def _attend_cell_by_cell(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, lengths: list[int] | None) -> Tensor:
-    """Attend within each cell, real tokens only; zeros at padding."""
+    """Attend within each cell, to real tokens only; padding looks at them as well, since poolings may count it."""
     alone = _attend_in_blocks if q_bhlk.dtype == torch.bfloat16 else functional.scaled_dot_product_attention
     out_blhk = torch.zeros_like(q_bhlk.transpose(1, 2), memory_format=torch.contiguous_format)
     for cell in range(q_bhlk.shape[0]):
-        real = slice(0, None if lengths is None else lengths[cell])
-        q, k, v = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (q_bhlk, k_bhlk, v_bhlk))
-        out_blhk[cell : cell + 1, real] = alone(q, k, v).transpose(1, 2)
+        q, real = q_bhlk[cell : cell + 1], slice(0, None if lengths is None else lengths[cell])
+        k, v = (x_bhlk[cell : cell + 1, :, real] for x_bhlk in (k_bhlk, v_bhlk))
+        if k.shape[2]:
+            out_blhk[cell : cell + 1] = alone(q, k, v).transpose(1, 2)
     return out_blhk.transpose(1, 2)
 
 

@@ -24,7 +24,7 @@ class Told:
     """
 
     recipe: str = "embed"
-    conditions: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str | None] = field(default_factory=dict)
     by_name: str | None = None
 
 
@@ -33,9 +33,17 @@ class Features:
     """Names of the vocabulary's genes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlignedCounts:
-    """Counts over the vocabulary, zeros included, shape `(cells, features)`."""
+    """Counts over the vocabulary, zeros included, shape `(cells, features)`.
+
+    Parameters
+    ----------
+    told
+        How the input is read.
+    """
+
+    told: Told = field(default_factory=Told)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,8 +74,11 @@ def test_array_may_be_said_for_all_cells_or_by_a_column_or_be_none():
 
 
 def test_missing_column_is_an_error_that_lists_what_is_known():
-    with pytest.raises(KeyError, match=r"no column 'kind' or 'species'.*'cat' \(3\), 'dog' \(4\).*conditions=.*'kind'"):
+    way = r"kind \(column 'kind' or 'species'\), of which it knows 'cat' \(3\), 'dog' \(4\)"
+    with pytest.raises(KeyError, match=way + r"\. Say it by `conditions=\{'kind': \.\.\.\}`"):
         context(OBS.drop(columns="kind"))
+    with pytest.raises(KeyError, match=way + r"; life \(column 'life'\)"):
+        context(OBS[["other"]])
 
 
 def test_unknown_values_are_an_error_that_lists_what_is_known():

@@ -111,6 +111,19 @@ def test_long_sentences_take_a_faster_way_to_the_same_result(device, length, kin
     torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [LONG - 1, LONG])
+@torch.inference_mode()
+def test_padding_looks_at_real_tokens_whatever_the_way(length, dtype):
+    """Some models average it in."""
+    mask = long_mask(length, "padding")
+    q, k, v = (torch.randn(3, 2, length, 16) for _ in range(3))
+    weights = torch.softmax((q @ k.transpose(-1, -2) / 4).masked_fill(~mask[:, None, None], -torch.inf), dim=-1)
+    found = attend(*(x.to(dtype) for x in (q, k, v)), mask, causal=False).float()
+    bound = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(found, weights @ v, rtol=bound, atol=bound)
+
+
 @pytest.mark.parametrize("kind", ["none", "padding"])
 def test_long_sentences_have_gradients(kind):
     module, x = SoftmaxAttention(configs.SoftmaxAttention(n_heads=2), 8), torch.randn(3, LONG, 8)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -187,24 +188,34 @@ def test_vectors_depend_on_the_cell_alone(model, adata):
         np.testing.assert_allclose(vectors(adata[:, genes], model, recipe=recipe), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_plain_mean_is_that_of_the_gene_tokens(model, adata):
-    """By PyTorch's own layers, on each cell without any padding."""
-    layers = [
-        nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, layer_norm_eps=1e-12, batch_first=True) for _ in range(2)
-    ]
-    state = torch.load(CHECKPOINT / "nicheformer.ckpt", weights_only=True)["state_dict"]
-    for i, layer in enumerate(layers):
+def by_torch(state, row, *, padded):
+    """Token vectors of a cell by PyTorch's own layers."""
+    x = state["embeddings.weight"][row] + state["positional_embedding.weight"][: len(row)]
+    for i in range(2):
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, layer_norm_eps=1e-12, batch_first=True)
         start = f"encoder.layers.{i}."
         layer.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
-        layer.eval()
+        mask = torch.as_tensor(row == 1).unsqueeze(0) if padded else None
+        x = layer.train()(x.unsqueeze(0), src_key_padding_mask=mask)[0]  # in training it takes no shortcuts
+    return x.detach()
+
+
+def test_plain_mean_is_that_of_the_gene_tokens(model, adata, stored):
     tokens = np.load(REFERENCE / "expected.npz")["input_ids"]
-    wanted = []
-    for row in tokens:
-        x = state["embeddings.weight"][row[row != 1]] + state["positional_embedding.weight"][: (row != 1).sum()]
-        for layer in layers:
-            x = layer(x.unsqueeze(0))[0]
-        wanted.append(x[3:].mean(0).detach().numpy())
+    wanted = [by_torch(stored["state_dict"], row[row != 1], padded=False)[3:].mean(0).numpy() for row in tokens]
     np.testing.assert_allclose(vectors(adata, model, recipe="mean"), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_counts_in_long_sentences_too(stored, release, adata):
+    torch.manual_seed(0)
+    state = {**stored["state_dict"], "positional_embedding.weight": torch.randn(600, 32)}
+    long = {**stored["hyper_parameters"], "context_length": 600}
+    torch.save({"state_dict": state, "hyper_parameters": long}, release / "long.ckpt")
+    adata = adata[:2].copy()
+    tokens = np.ones((2, 600), dtype=np.int64)
+    tokens[:, :56] = np.load(REFERENCE / "expected.npz")["input_ids"][:2]
+    wanted = [by_torch(state, row, padded=True)[3:].mean(0).numpy() for row in tokens]
+    np.testing.assert_allclose(vectors(adata, loaded(release)), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_names_say_the_same_as_numbers(model, adata):
@@ -229,7 +240,7 @@ def test_missing_column_and_missing_means_are_errors_that_leave_the_data_alone(m
     with pytest.raises(ValueError, match=r"12 of the cells by its array 'merfish'.*\['dissociated', 'cosmx'\]"):
         embed(adata, model)
     del adata.obs["modality"]
-    with pytest.raises(KeyError, match=r"no column 'modality'.*'dissociated' \(3\), 'spatial' \(4\)"):
+    with pytest.raises(KeyError, match=r"modality \(column 'modality'\).*'dissociated' \(3\), 'spatial' \(4\)"):
         embed(adata, model)
     assert not adata.obsm.keys()
     assert not adata.uns
@@ -293,3 +304,11 @@ def test_changed_array_is_noticed(fixture, name):
     array.flat[17] += 1
     np.savez(fixture / "expected.npz", **{**expected, name: array})
     assert failed(fixture)
+
+
+def test_mouse_data_are_told_the_way_over_orthologues(model):
+    names = [*(f"Slc{i}a1" for i in range(1, 45)), *(f"Zfp{i}" for i in range(1, 200)), "Cd3e", "Snap25", "Gad1"]
+    mouse = anndata.AnnData(np.ones((2, len(names)), dtype=np.float32), var=pd.DataFrame(index=names))
+    way = r"mouse genes.*`adata = sclcm\.pp\.map_orthologs\(adata, to='human', unmapped='keep'\)`"
+    with pytest.raises(ValueError, match=way):
+        embed(mouse, model, conditions={"specie": "mouse", "assay": "MERFISH", "modality": "spatial"} | TOLD)

@@ -39,7 +39,7 @@ FINE_TUNED = MeanOverLayers(n_blocks=2, told=TOLD)
 
 ARRAYS = {
     "vocab_genes": Features(),
-    "counts_aligned": AlignedCounts(),
+    "counts_aligned": AlignedCounts(told=Told(conditions={"technology_mean": None})),
     "pretrain_mean_*": CompanionArray(prefix="mean_"),
     "tokens_pretrain_*": GeneTokens(told=AS_CORPUS),
     "tokens_dataset_rawmean_*": GeneTokens(told=RAW_MEANS),
