@@ -45,6 +45,14 @@ class UmapKeys:
     neighbors: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImputeKeys:
+    """Where `tl.impute` writes: `adata.layers[layer]` and `adata.uns[uns]`."""
+
+    layer: str
+    uns: str
+
+
 def _storable(key_added: str) -> str:
     """Refuse, before it is written, what h5ad and zarr could not store or would store as something else."""
     if not isinstance(key_added, str):
@@ -89,3 +97,9 @@ def umap_keys(embedding_key: str, key_added: str | None = None) -> UmapKeys:
     obsm = f"X_umap_{base}" if key_added is None else _storable(key_added)
     graph = base if key_added is None else key_added
     return UmapKeys(obsm=obsm, uns=obsm, neighbors=f"{graph}_neighbors")
+
+
+def impute_keys(model_name: str, key_added: str | None = None) -> ImputeKeys:
+    """Return the slots of predicted expression."""
+    base = f"{base_name(model_name)}_imputed" if key_added is None else _storable(key_added)
+    return ImputeKeys(layer=base, uns=base)

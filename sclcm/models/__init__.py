@@ -8,13 +8,25 @@ from sclcm._lazy import attach
 
 if TYPE_CHECKING:
     from sclcm.models._convert import convert
+    from sclcm.models._decode import decode_genes
     from sclcm.models._load import describe, fetch, list_models, load
     from sclcm.models._new_species import with_species
     from sclcm.models._pretrained import Pretrained
     from sclcm.models._untrained import build
     from sclcm.models._verify import verify
 
-__all__ = ["Pretrained", "build", "convert", "describe", "fetch", "list_models", "load", "verify", "with_species"]
+__all__ = [
+    "Pretrained",
+    "build",
+    "convert",
+    "decode_genes",
+    "describe",
+    "fetch",
+    "list_models",
+    "load",
+    "verify",
+    "with_species",
+]
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -22,6 +34,7 @@ __getattr__, __dir__ = attach(
         "Pretrained": "sclcm.models._pretrained",
         "build": "sclcm.models._untrained",
         "convert": "sclcm.models._convert",
+        "decode_genes": "sclcm.models._decode",
         "describe": "sclcm.models._load",
         "fetch": "sclcm.models._load",
         "list_models": "sclcm.models._load",

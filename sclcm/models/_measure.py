@@ -19,6 +19,7 @@ from sclcm.models import (
     _measure_collated,
     _measure_context,
     _measure_dense,
+    _measure_depth,
     _measure_draws,
     _measure_filled,
     _measure_fixed_length,
@@ -314,5 +315,6 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_dense.MEASURES,
     **_measure_lines.MEASURES,
     **_measure_genomic.MEASURES,
+    **_measure_depth.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

@@ -1,16 +1,20 @@
-"""`tl.embed_genes`: one vector per gene, from the model's table or averaged over the cells that express it."""
+"""`tl.embed_genes`: one vector per gene, from the model's table, or averaged over cells."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import gene_embed_keys
+from sclcm._sizes import as_int
 from sclcm.data.genes import choose_gene_names, require_overlap
+from sclcm.engine.decode import DecoderMeans
 from sclcm.engine.infer import FeatureMeans
 from sclcm.engine.places import PlaceMeans
+from sclcm.models._decode import decoder_batch, n_places
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
 from sclcm.models._species import fit_species
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from sclcm.genes.align import GeneAlignment
     from sclcm.models._pretrained import Pretrained
+    from sclcm.zoo._recipes import GeneRecipe
 
 
 @with_shared_docs
@@ -32,8 +37,9 @@ def embed_genes(
     adata: AnnData,
     model: str | Path | Pretrained = "sclcm-mini",
     *,
-    how: Literal["vocabulary", "fixed", "contextual", "by_place"] = "vocabulary",
+    how: Literal["vocabulary", "fixed", "contextual", "by_place", "decoder"] = "vocabulary",
     model_layer: int = -1,
+    recipe: str | GeneRecipe = "genes",
     layer: str | None = None,
     gene_key: str | None = None,
     batch_key: str | None = None,
@@ -56,11 +62,14 @@ def embed_genes(
         `"vocabulary"`: the vectors of the model's gene encoder, which need no counts. `"fixed"`: those that the encoder
         itself is given, such as of proteins. `"contextual"`: the vector of the gene's token after a block, averaged
         over the cells in which it is one. `"by_place"`, to compare with scripts of some authors: a gene of the first
-        cell has the average over all cells of whatever stands at its place there.
+        cell has the average over all cells of whatever stands at its place there. `"decoder"`: the vector that the
+        model's decoder gives the gene, averaged over all cells.
     model_layer
         Which block's output is averaged: -1 the last, -2 the one before it.
+    recipe
+        For `"decoder"`: name of one of the model's `gene_recipes`, or a `GeneRecipe` of one's own.
     layer
-        Layer with raw counts to read instead of `.X`; `"vocabulary"` reads none.
+        Layer to read instead of `.X`; `"vocabulary"` reads none.
     gene_key
         Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
     batch_key
@@ -83,9 +92,7 @@ def embed_genes(
         `params`: model, digest of its files, how, share of genes matched, versions.
     """
     check_copy(adata, copy=copy)
-    if how not in ("vocabulary", "fixed", "contextual", "by_place"):
-        msg = f"`how` is {how!r}; expected 'vocabulary', 'fixed', 'contextual' or 'by_place'."
-        raise ValueError(msg)
+    _check_how(how)
     check_batch_size(batch_size)
     pretrained = fit_species(adata, load(model, device=device, dtype=dtype), gene_key=gene_key)
     keys = gene_embed_keys(pretrained.name, key_added)
@@ -93,12 +100,12 @@ def embed_genes(
         features = pretrained.fixed_gene_vectors if how == "fixed" else pretrained.gene_vectors
         vectors, facts = _table(adata, pretrained, gene_key, features=features)
     else:
+        chosen = pretrained.gene_recipe(recipe) if how == "decoder" else None
+        read = pretrained if chosen is None else pretrained.reading(chosen)
         cells: dict[str, Any] = {"batch_key": batch_key, "conditions": conditions, "random_state": random_state}
-        data = open_input(adata, pretrained, layer=layer, gene_key=gene_key, **cells)
-        average = _means if how == "contextual" else _means_by_place
-        vectors, facts = average(
-            data, pretrained, model_layer=model_layer, batch_size=batch_size, mask_padding=mask_padding
-        )
+        data = open_input(adata, read, layer=layer, gene_key=gene_key, **cells)
+        average = _means if how == "contextual" else _means_by_place if chosen is None else partial(_decoded, chosen)
+        vectors, facts = average(data, read, model_layer=model_layer, batch_size=batch_size, mask_padding=mask_padding)
     params = {**provenance(pretrained), "how": how, **facts}
 
     def change(target: AnnData) -> None:
@@ -106,6 +113,12 @@ def embed_genes(
         target.uns[keys.uns] = {"params": params}
 
     return write(adata, change, copy=copy)
+
+
+def _check_how(how: str) -> None:
+    if how not in ("vocabulary", "fixed", "contextual", "by_place", "decoder"):
+        msg = f"`how` is {how!r}; expected 'vocabulary', 'fixed', 'contextual', 'by_place' or 'decoder'."
+        raise ValueError(msg)
 
 
 def _table(
@@ -154,6 +167,21 @@ def _depth(pretrained: Pretrained, model_layer: int) -> int:
         msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
         raise ValueError(msg)
     return n_blocks + 1 + model_layer
+
+
+def _decoded(
+    recipe: GeneRecipe, data: Input, pretrained: Pretrained, *, batch_size: int | None, **_: object
+) -> tuple[np.ndarray, dict[str, object]]:
+    """Return means of the decoder's vectors in the order of var; it has one last layer, and sees no padding."""
+    if recipe.head is not None:
+        msg = f"`recipe` has the head {recipe.head!r}, which gives numbers and no vectors; `tl.impute` reads it."
+        raise ValueError(msg)
+    width = as_int(pretrained.architecture.decoder.d_model)  # type: ignore[union-attr]
+    reducer = DecoderMeans(n_places=n_places(pretrained), width=width, device=pretrained.device)
+    size = batch_size or decoder_batch(pretrained)
+    one_pass(data, pretrained, [reducer], batch_size=size, n_blocks=None)
+    facts = {"recipe": str(recipe), **data.facts()}
+    return _to_var(reducer.means()[pretrained.vocabulary.token_ids], data.alignment), facts
 
 
 def _to_var(features: np.ndarray, alignment: GeneAlignment) -> np.ndarray:

@@ -115,7 +115,6 @@ SPEC = ModelSpec(
         ids="symbol",
         after=("<T>", "<S>", "<pad>"),
         pad="<pad>",
-        gene_columns=("gene_name", "gene_symbol"),
     ),
     encoding=COUNTS,
     architecture=LCMConfig(

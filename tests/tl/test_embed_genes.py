@@ -154,7 +154,7 @@ def test_gene_of_no_cell_has_no_contextual_vector_and_no_warning(cells, v1):
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        ({"how": "mean"}, ValueError, "`how` is 'mean'; expected 'vocabulary', 'fixed', 'contextual' or 'by_place'"),
+        ({"how": "mean"}, ValueError, "expected 'vocabulary', 'fixed', 'contextual', 'by_place' or 'decoder'"),
         (
             {"how": "contextual", "model_layer": 0},
             ValueError,
