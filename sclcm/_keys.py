@@ -37,6 +37,14 @@ class AnnotateKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TranslateKeys:
+    """Where `tl.translate` writes: `adata.obsm[obsm]` and `adata.uns[uns]`."""
+
+    obsm: str
+    uns: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class UmapKeys:
     """Where `tl.umap` writes: `adata.obsm[obsm]`, `adata.uns[uns]` and the neighbour graph under `neighbors`."""
 
@@ -89,6 +97,12 @@ def annotate_keys(model_name: str, key_added: str | None = None) -> AnnotateKeys
     return AnnotateKeys(
         label=base, score=f"{base}_score", coarse=f"{base}_coarse", ontology=f"{base}_ontology_term_id", uns=base
     )
+
+
+def translate_keys(model_name: str, modality: str, key_added: str | None = None) -> TranslateKeys:
+    """Return the slots of values of features of another modality, such as proteins."""
+    base = f"{base_name(model_name)}_{modality}" if key_added is None else _storable(key_added)
+    return TranslateKeys(obsm=base, uns=base)
 
 
 def umap_keys(embedding_key: str, key_added: str | None = None) -> UmapKeys:

@@ -78,8 +78,16 @@ class Sum:
     parts: tuple[int | Shape | Config | Given, ...]
 
 
-Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient | Sum
-_RULES = (Config, Shape, Count, Present, Given, Quotient, Sum)
+@dataclass(frozen=True)
+class Shapes:
+    """An axis of each tensor that matches a pattern, `{}` standing for a number, in its order: widths of a stack."""
+
+    pattern: str
+    axis: int = 0
+
+
+Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient | Sum | Shapes
+_RULES = (Config, Shape, Count, Present, Given, Quotient, Sum, Shapes)
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
@@ -114,6 +122,8 @@ class ReleaseFacts:
                 return self._quotient(self.value(of), self.value(by))
             case Sum(parts):
                 return sum(as_int(part if isinstance(part, int) else self.value(part)) for part in parts)
+            case Shapes(pattern, axis):
+                return self._shapes(pattern, axis)
             case Given(name, default):
                 return self._given(name, default)
 
@@ -137,6 +147,11 @@ class ReleaseFacts:
             msg = f"A size of {whole!r} is no multiple of {part!r}; the release's configuration may be damaged."
             raise ValueError(msg)
         return whole // part
+
+    def _shapes(self, pattern: str, axis: int) -> tuple[int, ...]:
+        regex = template_regex(pattern)
+        found = [(int(match[1]), name) for name in self.shapes if (match := regex.fullmatch(name))]
+        return tuple(self._shape(name, axis) for _, name in sorted(found))
 
     def _config(self, key: str) -> Any:
         if key in self.given:

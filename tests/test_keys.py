@@ -31,6 +31,11 @@ def test_key_added_replaces_the_base_verbatim():
     )
 
 
+def test_translate_slots_name_the_modality():
+    assert _keys.translate_keys("a.b", "protein") == _keys.TranslateKeys(obsm="a_b_protein", uns="a_b_protein")
+    assert _keys.translate_keys("a.b", "protein", "k") == _keys.TranslateKeys(obsm="k", uns="k")
+
+
 def test_umap_slots_follow_the_embedding():
     assert _keys.umap_keys("X_sclcm_mini") == _keys.UmapKeys(
         obsm="X_umap_sclcm_mini", uns="X_umap_sclcm_mini", neighbors="sclcm_mini_neighbors"

@@ -13,6 +13,7 @@ from sclcm._sizes import (
     Quotient,
     ReleaseFacts,
     Shape,
+    Shapes,
     as_int,
     names_asked,
     resolve_sizes,
@@ -51,6 +52,8 @@ class Outer:
         (Count("block.{}.w"), 0),
         (Given("depth"), 3),
         (Quotient(of=Shape("table"), by=Config("attention.heads")), 15),
+        (Shapes("layer.{}.w", 1), (4, 4)),
+        (Shapes("block.{}.w"), ()),
     ],
 )
 def test_rule_reads_its_value(rule, value):

@@ -159,3 +159,24 @@ def _is_counting(tensor: Tensor) -> bool:
 
     flat = tensor.flatten()
     return flat.equal(torch.arange(len(flat), dtype=flat.dtype, device=flat.device))
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Tensors that a file holds a second time, under another prefix; they must agree, and are not written back."""
+
+    prefix: str
+    of: str
+    optional: bool = True
+
+    def forward(self, state: State) -> State:
+        for name in [name for name in state if name.startswith(self.prefix)]:
+            other = self.of + name.removeprefix(self.prefix)
+            if other not in state or not state[other].equal(state[name]):
+                msg = f"The tensor {name!r} is to be {other!r} once more, which is not there, or differs."
+                raise KeyMapError(msg)
+            del state[name]
+        return {}
+
+    def backward(self, state: State) -> State:
+        return {}

@@ -51,6 +51,8 @@ class ChunkReader:
         As for `iter_chunks`.
     finds_median
         Whether chunks are to know the median total of the data set, for which it is read once more, first.
+    by_var
+        Whether columns of chunks are var in the order of the data, those with a feature, and not features.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class ChunkReader:
         check: Check = "counts",
         consumer: str = "This call",
         finds_median: bool = False,
+        by_var: bool = False,
     ) -> None:
         table = as_frame(obs)
         _check_arguments(source, alignment, table, chunk_size=chunk_size, obs_columns=obs_columns)
         self._source, self._alignment, self._chunk_size = source, alignment, chunk_size
+        self._by_var, self._columns_of = by_var, alignment.by_var() if by_var else alignment
         self._columns = {column: table[column] for column in obs_columns}
         self._check, self._consumer = check, consumer
         self._median = None
@@ -89,7 +93,7 @@ class ChunkReader:
         """Check and align rows; this touches nothing but them and may run in any thread."""
         rows, start = block.rows, block.start
         check_values(rows, self._source, start=start, check=self._check, consumer=self._consumer)
-        counts, named_totals = _align(rows, self._alignment)
+        counts, named_totals = _align(rows, self._columns_of)
         return CellChunk(
             start=start,
             counts=counts,
@@ -97,6 +101,7 @@ class ChunkReader:
             named_totals=named_totals,
             n_genes=np.diff(rows.indptr).astype(np.int64),
             typical_total=self._median,
+            var_features=self._alignment.feature_index if self._by_var else None,
             obs={name: _values(column.iloc[start : start + rows.shape[0]]) for name, column in self._columns.items()},
         )
 

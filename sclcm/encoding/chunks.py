@@ -30,6 +30,9 @@ class CellChunk:
         Number of expressed genes of each full row, shape `(cells,)`.
     named_totals
         Sum of each row over the wider list of genes that the vocabulary brings, shape `(cells,)`, or `None`.
+    var_features
+        Where columns of `counts` are var in the order of the data, the feature of each, shape `(columns,)`; `None`
+        where they are the features themselves.
     obs
         Values of the columns of `obs` that the model reads, each of shape `(cells,)`.
     typical_total
@@ -42,8 +45,14 @@ class CellChunk:
     totals: np.ndarray
     n_genes: np.ndarray
     named_totals: np.ndarray | None = None
+    var_features: np.ndarray | None = None
     obs: Mapping[str, np.ndarray] = field(default_factory=dict)
     typical_total: float | None = None
+
+    def features_at(self, stored: np.ndarray) -> np.ndarray:
+        """Return the features of stored counts, by their positions."""
+        columns = self.counts.indices.take(stored)
+        return columns if self.var_features is None else self.var_features[columns]
 
     @property
     def n_cells(self) -> int:

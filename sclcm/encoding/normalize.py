@@ -121,6 +121,30 @@ class LogCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MinMax:
+    """Values from `lowest` to one, between the smallest and the largest that are stored of a cell.
+
+    Parameters
+    ----------
+    lowest
+        What the smallest value becomes. Where all are equal there is no scale, and they become NaN.
+    """
+
+    lowest: float
+
+    def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
+        """Return values for the stored counts, shape `(stored,)`, float32."""
+        lengths = np.diff(chunk.counts.indptr)
+        starts = chunk.counts.indptr[:-1][lengths > 0]
+        if not len(starts):
+            return data
+        low, high = (by.reduceat(data, starts) for by in (np.minimum, np.maximum))
+        low, spread = (np.repeat(each, lengths[lengths > 0]) for each in (low, high - low))
+        with np.errstate(invalid="ignore"):
+            return (self.lowest + (data - low) / spread * (1 - self.lowest)).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToBase2:
     """Natural logarithms become logarithms to base 2."""
 
@@ -171,6 +195,7 @@ NormalizeStep = (
     | LogCounts
     | ToBase2
     | Log2
+    | MinMax
     | Standardize
     | ScaleKnown
     | DivideByChosen

@@ -113,6 +113,15 @@ class WeightedSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InVarOrder:
+    """All genes with a value, in the order of var in the data; of more than a sentence takes, the first."""
+
+    def rows(self, values: np.ndarray, indptr: np.ndarray, limit: int) -> list[np.ndarray]:
+        """Return, for each cell, the positions of its tokens among the stored values, at most `limit` of them."""
+        return [np.arange(start, min(stop, start + limit)) for start, stop in itertools.pairwise(indptr.tolist())]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reversed:
     """All genes with a value, against vocabulary order, the last of the vocabulary first."""
 
@@ -121,7 +130,7 @@ class Reversed:
         return [np.arange(start, stop)[::-1][:limit] for start, stop in itertools.pairwise(indptr.tolist())]
 
 
-SelectStep = ByRank | ByQuicksort | LargestMagnitude | InOrder | WeightedSample | Reversed | SampledGroups
+SelectStep = ByRank | ByQuicksort | LargestMagnitude | InOrder | InVarOrder | WeightedSample | Reversed | SampledGroups
 
 
 def descending_keys(values: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from sclcm.encoding.select import (
     ByQuicksort,
     ByRank,
     InOrder,
+    InVarOrder,
     LargestMagnitude,
     Reversed,
     SelectStep,
@@ -71,6 +72,8 @@ class Encoding:
     reserved
         Places before all tokens, zero or one, that the model fills itself, such as by a vector of the species. They do
         not count towards `max_tokens`.
+    fills
+        Whether each sentence is filled up to the longest with padding, which is then part of it.
     total_key
         Column of `obs` with the library size, which the authors' input contract names.
     recount
@@ -89,9 +92,15 @@ class Encoding:
     expand: StoreAll | StoreUndefined | None = None
     max_tokens: Size | None
     reserved: Size = 0
+    fills: bool = False
     total_key: str | None = None
     recount: CapTotal | None = None
     depth: DepthTokens | None = None
+
+    @property
+    def by_var(self) -> bool:
+        """Whether sentences follow the order of var in the data, and not that of the vocabulary."""
+        return isinstance(self.select, InVarOrder)
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
@@ -203,7 +212,7 @@ def encode(
     order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     inner = order < 0  # special tokens among the genes, of which only grouped samples have some
     stored = np.where(inner, 0, order) if isinstance(encoding.select, SampledGroups) else order
-    features = chunk.counts.indices.take(stored)
+    features = chunk.features_at(stored)
     token_ids = vocabulary.token_ids.take(features)
     channels = {}
     fill = float(encoding.special_value)  # type: ignore[arg-type]
@@ -296,7 +305,7 @@ def fill_up(sentences: CellSentences, encoding: Encoding, *, pad: int) -> CellSe
 
 
 def _take(
-    select: ByRank | ByQuicksort | LargestMagnitude | InOrder | WeightedSample | Reversed,
+    select: ByRank | ByQuicksort | LargestMagnitude | InOrder | InVarOrder | WeightedSample | Reversed,
     data: np.ndarray,
     indptr: np.ndarray,
     *,

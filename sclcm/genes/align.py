@@ -163,6 +163,13 @@ class GeneAlignment:
         """Return the map as ones, `(n_var, n_features)`, float32: `counts @ matrix` are the aligned counts."""
         return self._matrix
 
+    def by_var(self) -> GeneAlignment:
+        """Return the map that merges nothing: each var with a feature stands for itself, in the order of var."""
+        n_used = len(self.var_index)
+        return dataclasses.replace(
+            self, n_features=n_used, feature_index=np.arange(n_used, dtype=np.int64), merge="keep", detour=None
+        )
+
     @cached_property
     def _matrix(self) -> csr_matrix:
         indptr = np.zeros(self.n_var + 1, dtype=np.int32)

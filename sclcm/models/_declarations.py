@@ -32,7 +32,7 @@ from sclcm.nn import (
     readouts,
     table_configs,
 )
-from sclcm.zoo import _labels, _recipes, _spec
+from sclcm.zoo import _labels, _modules, _recipes, _spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ _MODULES = (
         table_configs,
     ),
     *(context, depth, expand, factors, fixed_bins, groups, normalize, recount, select, sentences, values),
-    *(_labels, _recipes, _spec),
+    *(_labels, _modules, _recipes, _spec),
 )
 _ROOTS = (
     configs.LCMConfig,
@@ -58,6 +58,7 @@ _ROOTS = (
     _spec.Recipe,
     _labels.GeneratedLabels,
     _labels.ClassLabels,
+    _modules.Translation,
     _recipes.GeneRecipe,
 )
 

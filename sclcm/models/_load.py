@@ -25,6 +25,7 @@ from sclcm.models._release import (
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.nn.configs import TableEncoder
 from sclcm.zoo._conditions import check_words
+from sclcm.zoo._modules import LinkedIds
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
 from sclcm.zoo._submodels import InSubmodels
@@ -304,8 +305,9 @@ def load_release(
     digest = Digest.of(release.used)
     lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
     check_labels(labels, architecture)
-    n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
-    _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, folder)
+    if not isinstance(spec.vocabulary, LinkedIds):
+        n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
+        _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, folder)
     check_places(encoding, architecture)
     species = given.get("species")
     return Pretrained(
@@ -323,6 +325,7 @@ def load_release(
         arrays=arrays,
         prototypes=prototypes,
         labels=labels,
+        translation=spec.translation,
         needs=spec.needs,
         accepts_bulk=spec.accepts_bulk,
         lcm=lcm,

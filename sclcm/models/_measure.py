@@ -26,6 +26,7 @@ from sclcm.models import (
     _measure_generation,
     _measure_genomic,
     _measure_lines,
+    _measure_translation,
 )
 from sclcm.models._load import load
 from sclcm.models._measure_input import aligned_input
@@ -316,5 +317,6 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     **_measure_lines.MEASURES,
     **_measure_genomic.MEASURES,
     **_measure_depth.MEASURES,
+    **_measure_translation.MEASURES,
 }
 """What computes the arrays of further probes, by the type of the probe."""

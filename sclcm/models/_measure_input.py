@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None = None) -> Input:
     """Return an input aligned by what the authors go by: their own map of names, or equal names."""
     vocabulary = pretrained.vocabulary
-    if vocabulary.names is not None or vocabulary.universe is not None:
+    if any(map_ is not None for map_ in (vocabulary.names, vocabulary.universe, vocabulary.synonyms)):
         return open_input(adata, pretrained, conditions=conditions, check_fit=False)
     columns = [column for column in pretrained.gene_columns if column in adata.var]
     gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more

@@ -120,6 +120,8 @@ class Input:
         budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
         pad = pretrained.vocabulary.specials[pretrained.pad]
         longest = pretrained.encoding.max_tokens
+        if pretrained.encoding.fills and longest is not None:
+            n_places = as_int(longest)
         with closing(self._pieces(pretrained, chunk_size, mask_padding=mask_padding)) as pieces:
             for _, chunk in groupby(pieces, key=lambda piece: piece.chunk):
                 yield from iter_batches(
@@ -170,6 +172,7 @@ class Input:
             obs_columns=[column for column in pretrained.encoding.obs_columns if column in self.obs],
             check="any" if pretrained.needs == "expression" else pretrained.needs,
             finds_median=any(isinstance(step, LogNormalizeToMedian) for step in pretrained.encoding.normalize),
+            by_var=pretrained.encoding.by_var,
             consumer=repr(pretrained.name),
         )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sclcm.nn.configs import LCMConfig
     from sclcm.nn.lcm import LCM
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+    from sclcm.zoo._modules import Translation
 
 
 ROWS = 4_096
@@ -69,6 +70,8 @@ class Pretrained:
         Label prototypes for annotation without training, where the model has them.
     labels
         Labels that the model generates or scores, where it does.
+    translation
+        Features of another modality whose values the model gives, where it does.
     needs
         What a matrix must hold: raw counts, or expression in any unit.
     accepts_bulk
@@ -93,6 +96,7 @@ class Pretrained:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     prototypes: Prototypes | None = None
     labels: GeneratedLabels | ClassLabels | None = None
+    translation: Translation | None = None
     needs: Needs = "counts"
     accepts_bulk: bool = False
     lcm: LCM

@@ -12,10 +12,12 @@ import numpy as np
 from sclcm._sizes import resolve_sizes
 from sclcm.checkpoints import readers
 from sclcm.checkpoints.files import find_one
+from sclcm.checkpoints.modules import read_module
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors, sniff
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
+from sclcm.models._linked_ids import read_linked_ids
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._row_genes import read_row_genes
 from sclcm.models._species_tables import read_species
@@ -23,6 +25,7 @@ from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
+from sclcm.zoo._modules import LinkedIds, PickledModule
 from sclcm.zoo._row_genes import RowGenes
 from sclcm.zoo._spec import (
     ArraySource,
@@ -83,7 +86,7 @@ class Release:
         return found
 
 
-def read_weights(
+def read_weights(  # noqa: PLR0911
     spec: ModelSpec, weights: Path, release: Release, *, given: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Return the tensors and the configuration, wherever the release has it."""
@@ -101,6 +104,8 @@ def read_weights(
             return spec.keys.bare(read_tensors(weights)), release.config(pattern)
         case UnderKey(tensors=entry):
             return spec.keys.bare(read_tensors(weights, key=entry)), {}
+        case PickledModule(classes=classes, entry=entry):
+            return spec.keys.bare(read_module(weights, classes=classes, entry=entry)), {}
         case None:
             # Of a table with the genes of several species, few rows are used.
             mapped = isinstance(spec.vocabulary, SpeciesTables)
@@ -138,7 +143,14 @@ def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object
 
 
 def read_vocabulary(  # noqa: PLR0911
-    source: VocabularySource | RowGenes | TokenLists | GeneList | VarNames | WordVocabulary | GeneBinVocabulary,
+    source: VocabularySource
+    | RowGenes
+    | TokenLists
+    | GeneList
+    | VarNames
+    | WordVocabulary
+    | GeneBinVocabulary
+    | LinkedIds,
     release: Release,
 ) -> GeneVocabulary:
     """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes, var or a tokenizer."""
@@ -152,6 +164,8 @@ def read_vocabulary(  # noqa: PLR0911
         return read_word_vocabulary(source, release)
     if isinstance(source, VarNames):
         return read_var_list(source, release)
+    if isinstance(source, LinkedIds):
+        return read_linked_ids(source, release)
     if isinstance(source, GeneBinVocabulary):
         return read_gene_bins(source, release)
     tokens = release.dictionary(source.files)

@@ -21,6 +21,7 @@ from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
 from sclcm.nn.configs import LCMConfig
 from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+from sclcm.zoo._modules import Translation
 from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
@@ -128,6 +129,7 @@ def _config_of(model: Pretrained) -> dict[str, object]:
         "gene_recipes": to_json(model.gene_recipes),
         "prototypes": None if model.prototypes is None else model.prototypes.to_json(),
         "labels": to_json(model.labels),
+        "translation": to_json(model.translation),
     }
 
 
@@ -149,7 +151,7 @@ def load_saved(folder: Path) -> Pretrained:
     """Read a folder that `Pretrained.save` wrote; its weights stay in the file until they are used."""
     files = [folder / name for name in SAVED_FILES]
     digest = Digest.of(files)
-    config = {"labels": None, "gene_recipes": {}, **_read_fields(files[0], _CONFIG)}
+    config = {"labels": None, "translation": None, "gene_recipes": {}, **_read_fields(files[0], _CONFIG)}
     more = {name: config[name] for name in _CONFIG_MORE if name in config}
     _check_fields(more, {name: hint for name, hint in _CONFIG_MORE.items() if name in more}, files[0])
     tensors = read_tensors(files[2], mapped=True)
@@ -171,6 +173,7 @@ def load_saved(folder: Path) -> Pretrained:
         arrays=arrays,
         prototypes=prototypes,
         labels=_declared(config, "labels", GeneratedLabels | ClassLabels | None, file=files[0]),
+        translation=_declared(config, "translation", Translation | None, file=files[0]),
         lcm=lcm,
         digest=digest,
         **more,

@@ -15,6 +15,7 @@ from sclcm.checkpoints.readers import read_array, read_json
 from sclcm.models._measure import Measurement
 from sclcm.models._release import read_state
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
+from sclcm.zoo._modules import PickledModule
 from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
@@ -201,8 +202,8 @@ def _tolerance(fact: Any) -> dict[str, float] | None:
 def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Check]:
     """Files of one release that hold the same weights must agree; only a disagreement is reported."""
     spec = get_spec(family)
-    found = [file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))]
-    if len(found) < 2:
+    found = list(dict.fromkeys(file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))))
+    if len(found) < 2 or isinstance(spec.config, PickledModule):  # each of those is a model of its own
         return
     states = [read_state(spec, file) for file in found]
     for file, state in zip(found[1:], states[1:], strict=True):

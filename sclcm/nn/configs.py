@@ -187,7 +187,12 @@ class ScaledGene:
     """
 
 
-ValueConfig: TypeAlias = ScalarMLP | ScaledGene | SoftBins | ValueTable | GeneBins | GeneAndDepthBins
+@dataclass(frozen=True, kw_only=True)
+class ScalarLinear:
+    """Value encoder: a linear layer of the value at a token."""
+
+
+ValueConfig: TypeAlias = ScalarMLP | ScalarLinear | ScaledGene | SoftBins | ValueTable | GeneBins | GeneAndDepthBins
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sclcm._sizes import Size
+    from sclcm._sizes import Shapes, Size, Text
     from sclcm.nn.configs import BackboneConfig, LayerNorm
     from sclcm.nn.readouts import HeadConfig
 
@@ -31,6 +31,31 @@ class ScatterBridge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SequenceBridge:
+    """Bridge along the sentence: layers over its places, the same for every channel, lead to those of the decoder.
+
+    To what comes out at a place, the vector of the token is added whose value is asked for there. All sentences have
+    one length, padding included, and the order of their tokens matters.
+
+    Parameters
+    ----------
+    n_places
+        Tokens of every sentence.
+    widths
+        Places after each layer; after the last, those of the decoder.
+    n_tokens
+        Rows of the table of tokens that may be asked for; the first is that of padding.
+    activation
+        Name of the non-linearity between layers.
+    """
+
+    n_places: Size
+    widths: tuple[Size, ...] | Shapes
+    n_tokens: Size
+    activation: Text = "relu"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """A second stack of blocks behind the backbone.
 
@@ -49,7 +74,7 @@ class DecoderConfig:
     """
 
     d_model: Size
-    bridge: ScatterBridge
+    bridge: ScatterBridge | SequenceBridge
     backbone: BackboneConfig
     norm: LayerNorm | None = None
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)

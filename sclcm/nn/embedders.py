@@ -76,6 +76,18 @@ class AddedValue(nn.Module):
         return gene_bld + self.mlp(value_bl.to(gene_bld.dtype))
 
 
+class AddedLinear(nn.Module):
+    """Value encoder: the gene's vector plus a linear function of its value."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.linear = Linear(1, d_model)
+
+    def forward(self, gene_bld: Tensor, value_bl: Tensor, gene_mask_bl: Tensor) -> Tensor:
+        """Return token vectors, shape `(cells, tokens, width)`."""
+        return gene_bld + self.linear(value_bl.to(gene_bld.dtype).unsqueeze(-1))
+
+
 class AddedRow(nn.Module):
     """Value encoder: the gene's vector plus the row of a table that belongs to its value."""
 
@@ -268,11 +280,13 @@ def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.Doma
             return DomainNorm(config, d_model)
 
 
-def _value_encoder(config: configs.ValueConfig, d_model: int) -> nn.Module:
+def _value_encoder(config: configs.ValueConfig, d_model: int) -> nn.Module:  # noqa: PLR0911
     """Build the value encoder that a configuration's type selects."""
     match config:
         case configs.ScalarMLP():
             return AddedValue(config, d_model)
+        case configs.ScalarLinear():
+            return AddedLinear(d_model)
         case configs.ValueTable():
             return AddedRow(config, d_model)
         case configs.SoftBins():

@@ -50,6 +50,11 @@ class LCM(nn.Module):
             raise ValueError(msg)
         return self.decoder(x_bld, tokens, self.embed)
 
+    def read_decoder(self, head: str, x_bld: Tensor, tokens: TokenTensors) -> Tensor:
+        """Return the number that a head of the decoder gives at each of its places, shape `(cells, places)`."""
+        y_bgd = self.decode(x_bld, tokens)
+        return cast("Decoder", self.decoder).heads[head](y_bgd).squeeze(-1)
+
     def prefill(self, tokens: TokenTensors, *, n_last: int, n_more: int) -> tuple[Tensor, Cache]:
         """Read sentences that are to be continued token by token; the attention must be causal.
 

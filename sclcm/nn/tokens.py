@@ -35,6 +35,10 @@ class TokenTensors:
     unread_value_bm
         Tokens that are in no sentence though they have a value, which a decoder reads, with those values, each of shape
         `(cells, unread tokens)`, or `None`. Of a token that is in the sentence as well, the sentence counts.
+    asked_ids_bm
+    asked_mask_bm
+        Tokens of a decoder whose values are asked for, and which of them are real, each of shape `(cells, places of the
+        decoder)`, or `None`.
     """
 
     token_ids_bl: Tensor
@@ -46,6 +50,8 @@ class TokenTensors:
     place_bl: Tensor | None = None
     unread_ids_bm: Tensor | None = None
     unread_value_bm: Tensor | None = None
+    asked_ids_bm: Tensor | None = None
+    asked_mask_bm: Tensor | None = None
 
     def without_first(self) -> TokenTensors:
         """Return all tokens but the first of each sentence, which move up to its place."""

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from sclcm.tl._embed import embed
     from sclcm.tl._embed_genes import embed_genes
     from sclcm.tl._impute import impute
+    from sclcm.tl._translate import translate
     from sclcm.tl._umap import umap
 
-__all__ = ["annotate", "embed", "embed_genes", "impute", "umap"]
+__all__ = ["annotate", "embed", "embed_genes", "impute", "translate", "umap"]
 
 __getattr__, __dir__ = attach(__name__, {name: f"sclcm.tl._{name}" for name in __all__})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._card import ModelCard
     from sclcm.zoo._gene_bins import GeneBinVocabulary
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
+    from sclcm.zoo._modules import LinkedIds, PickledModule, Translation
     from sclcm.zoo._recipes import GeneRecipe
     from sclcm.zoo._row_genes import RowGenes
     from sclcm.zoo._species import SpeciesTables
@@ -285,6 +286,8 @@ class ModelSpec:
         Label prototypes, where the model has them.
     labels
         Labels that the model generates or scores, where it does.
+    translation
+        Features of another modality whose values the model gives, where it does.
     checkpoints
         Published weights; the first is the default. Empty where the authors publish none.
     needs
@@ -306,6 +309,7 @@ class ModelSpec:
         | TokenLists
         | GeneList
         | VarNames
+        | LinkedIds
         | WordVocabulary
         | GeneBinVocabulary
     )
@@ -316,11 +320,12 @@ class ModelSpec:
     gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | InWeights | UnderKey | InSubmodels | None = "config.json"
+    config: str | InWeights | UnderKey | PickledModule | InSubmodels | None = "config.json"
     requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None
     labels: GeneratedLabels | ClassLabels | None = None
+    translation: Translation | None = None
     checkpoints: Mapping[str, Checkpoint]
     needs: Needs = "counts"
     accepts_bulk: bool = False

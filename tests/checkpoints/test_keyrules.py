@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sclcm.checkpoints.keymap import Drop, DropUnder, KeyMap, KeyMapError, Rename, StripPrefix
-from sclcm.checkpoints.keyrules import AddLowRank, AppendRows, Reshape
+from sclcm.checkpoints.keyrules import AddLowRank, AppendRows, Reshape, Twice
 
 
 def numbered(*shape):
@@ -76,3 +76,15 @@ def test_what_an_optimiser_remembers_counts_as_none_of_the_release():
     assert set(keys.bare(stored)) == {"w"}
     assert set(keys.forward(stored)) == {"weight"}
     assert keys.backward(keys.forward(stored)).keys() == {"w"}
+
+
+def test_what_is_stored_twice_is_checked_and_left_out():
+    keys = KeyMap(Twice("again.", "net."), Rename("net.{}.w", "blocks.{}.w"))
+    stored = {"net.0.w": numbered(2), "again.0.w": numbered(2)}
+    ours = keys.forward(stored)
+    assert list(ours) == ["blocks.0.w"]
+    assert list(keys.backward(ours)) == ["net.0.w"]
+    assert list(keys.forward({"net.0.w": numbered(2)})) == ["blocks.0.w"]
+    for other in ({"again.0.w": numbered(2) + 1}, {"again.1.w": numbered(2)}):
+        with pytest.raises(KeyMapError, match=r"'again\.\d\.w' is to be 'net\.\d\.w' once more"):
+            keys.forward({**stored, **other})

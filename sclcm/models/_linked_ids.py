@@ -1,0 +1,60 @@
+"""Vocabularies whose token ids are reached by way of the numbers of a public registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sclcm._sizes import as_int
+from sclcm.genes.vocabulary import GeneVocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sclcm.models._gene_lists import Files
+    from sclcm.zoo._modules import LinkedIds
+
+_LARGEST = 1 << 31
+
+
+def read_linked_ids(source: LinkedIds, release: Files) -> GeneVocabulary:
+    """Read a vocabulary from a dictionary name -> number and one number -> token id."""
+    n_tokens = as_int(source.n_tokens)
+    number_of = _texts(release.dictionary(source.names), "names of genes")
+    token_of = {number: _token_id(token) for number, token in _texts(release.dictionary(source.files), "ids").items()}
+    features: dict[int, str] = {}
+    synonyms: dict[str, tuple[str, ...]] = {}
+    for name, number in number_of.items():
+        token = token_of.get(number)
+        if token is None or token == source.pad_id or token >= n_tokens:
+            continue
+        first = features.setdefault(token, name)
+        if first != name:
+            synonyms[name] = (first,)
+    tokens = np.array(sorted(features), dtype=np.int64)
+    return GeneVocabulary(
+        features=np.array([features[token] for token in tokens.tolist()], dtype=object),
+        token_ids=tokens,
+        specials={source.pad: source.pad_id},
+        ids=source.ids,
+        species=source.species,
+        synonyms=synonyms,
+        merge=source.merge,
+    )
+
+
+def _texts(content: Mapping[str, Any], what: str) -> dict[str, str]:
+    """Return a dictionary of text, numbers as text."""
+    pairs = [(str(key), str(value)) for key, value in content.items() if isinstance(value, str | int)]
+    if len(pairs) < len(content):
+        msg = f"The dictionary of {what} holds something else than text and numbers. Get the file from its authors."
+        raise ValueError(msg)
+    return dict(pairs)
+
+
+def _token_id(text: str) -> int:
+    if not text.isdecimal() or int(text) >= _LARGEST:
+        msg = f"The dictionary of ids gives {text!r}; expected a number, 0 or more. Get the file from its authors."
+        raise ValueError(msg)
+    return int(text)

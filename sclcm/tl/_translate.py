@@ -1,0 +1,118 @@
+"""`tl.translate`: values of features of another modality, such as proteins, from the genes of a cell."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sclcm._docs import with_shared_docs
+from sclcm._keys import translate_keys
+from sclcm._sizes import as_int
+from sclcm.models._load import load
+from sclcm.models._pass import open_input
+from sclcm.models._translation import asked_tokens, translate_cells, translation_of
+from sclcm.tl._embed import check_batch_size, warn_of_empty_cells
+from sclcm.tl._write import check_copy, provenance, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from sclcm.models._pass import Input
+    from sclcm.models._pretrained import Pretrained
+
+logger = logging.getLogger("sclcm")
+
+
+@with_shared_docs
+def translate(
+    adata: AnnData,
+    model: str | Path | Pretrained,
+    features: Sequence[str],
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    gene_key: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Say the values of proteins from the genes of each cell.
+
+    The model is asked for as many features at a time as its decoder has places (1,000 of scTranslator's). A value
+    depends on the place of its feature in the list and on the features beside it, and on the order of `.var`, as the
+    model was trained so: keep both the same between calls that are to be compared. It does not depend on other cells.
+
+    Parameters
+    ----------
+    %(adata)s
+    %(model)s
+    features
+        Names of the proteins, by the symbols of their genes.
+    %(source)s
+    %(running)s
+    %(writing)s
+
+    Returns
+    -------
+    `None`, or with `copy=True` a changed copy. Writes:
+
+    `adata.obsm['<model>_protein' | key_added]` : DataFrame `(n_obs, features)`, float32
+        Values on the scale of the cell's own proteins, of which the smallest is 0 and the largest 1. NaN for a cell
+        that expresses no gene the model knows.
+    `adata.uns['<model>_protein' | key_added]` : dict
+        `params`: model, digest of its files, share of genes and counts matched, genes read, versions.
+
+    Raises
+    ------
+    ValueError
+        The model gives no such values, or does not know a feature.
+    """
+    check_copy(adata, copy=copy)
+    check_batch_size(batch_size)
+    pretrained = load(model, device=device, dtype=dtype)
+    keys = translate_keys(pretrained.name, translation_of(pretrained).modality, key_added)
+    names = _names(features)
+    token_ids = asked_tokens(names, pretrained)
+    data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+    n_read = _n_read(data, pretrained)
+    values = translate_cells(data, pretrained, token_ids, batch_size=batch_size)
+    warn_of_empty_cells(data, pretrained, "their values are NaN")
+    params = {**provenance(pretrained), "obsm_key": keys.obsm, "n_genes_read": n_read, **data.facts()}
+
+    def change(target: AnnData) -> None:
+        target.obsm[keys.obsm] = pd.DataFrame(values, index=target.obs_names, columns=names)
+        target.uns[keys.uns] = {"params": params}
+
+    return write(adata, change, copy=copy)
+
+
+def _names(features: Sequence[str]) -> list[str]:
+    """Return the features as a list of different names."""
+    if isinstance(features, str):
+        msg = f"`features` is the text {features!r}; expected a list of names."
+        raise TypeError(msg)
+    names = list(map(str, features))
+    if not names:
+        msg = "`features` is empty; name the features whose values are asked for."
+        raise ValueError(msg)
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        msg = f"`features` names {twice!r} twice; each has one column."
+        raise ValueError(msg)
+    return names
+
+
+def _n_read(data: Input, pretrained: Pretrained) -> int:
+    """Return how many genes a sentence holds, and say so where some are cut."""
+    n_known, longest = len(data.alignment.var_index), pretrained.encoding.max_tokens
+    n_read = n_known if longest is None else min(n_known, as_int(longest))
+    if n_read < n_known:
+        logger.info("%s reads the first %d of %d known genes, in the order of var", pretrained.name, n_read, n_known)
+    return n_read

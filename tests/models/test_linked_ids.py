@@ -1,0 +1,52 @@
+"""Vocabularies whose token ids are reached by way of numbers of a registry."""
+
+from __future__ import annotations
+
+import pytest
+
+from sclcm.genes.align import align_genes
+from sclcm.models._linked_ids import read_linked_ids
+from sclcm.zoo._modules import LinkedIds
+
+SOURCE = LinkedIds(files=("ids",), names=("names",), ids="symbol", n_tokens=20, pad="<pad>")
+NAMES = {"A1BG": "1", "ABG": "1", "A2M": "2", "NAT1": "9", "FAR": "7", "GONE": "404", "PADDED": "5"}
+IDS = {"1": "12", "2": "3", "9": 4, "7": "20", "5": "0"}
+
+
+class Files:
+    def __init__(self, names=NAMES, ids=IDS):
+        self._by_pattern = {"names": names, "ids": ids}
+
+    def dictionary(self, patterns):
+        return self._by_pattern[patterns[0]]
+
+
+def test_names_lead_to_token_ids_and_the_first_is_the_features():
+    found = read_linked_ids(SOURCE, Files())
+    assert found.features.tolist() == ["A2M", "NAT1", "A1BG"]
+    assert found.token_ids.tolist() == [3, 4, 12]
+    assert found.specials == {"<pad>": 0}
+    assert found.synonyms == {"ABG": ("A1BG",)}
+
+
+def test_other_names_are_taken_as_they_are_written_and_var_are_kept_apart():
+    alignment = align_genes(["ABG", "A1BG", "abg", "FAR", "A2M"], read_linked_ids(SOURCE, Files()))
+    assert alignment.feature_of_var.tolist() == [2, 2, -1, -1, 0]
+    assert alignment.merge == "keep"
+    assert alignment.by_var().is_one_to_one
+    assert alignment.by_var().n_features == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": {"1": "twelve"}}, "gives 'twelve'; expected a number"),
+        ({"ids": {"1": "-2"}}, "gives '-2'"),
+        ({"ids": {"1": "9" * 30}}, "expected a number, 0 or more"),
+        ({"ids": {"1": [1]}}, "something else than text and numbers"),
+        ({"names": {"A1BG": None}}, "something else than text and numbers"),
+    ],
+)
+def test_damaged_dictionaries_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_linked_ids(SOURCE, Files(**changes))

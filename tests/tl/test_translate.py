@@ -1,0 +1,126 @@
+"""`tl.translate`: values of proteins from the genes of a cell."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import sclcm
+from sclcm.models._verify import _packaged
+
+ROOT = _packaged("sctranslator")
+PROTEINS = ["CD151", "ALOX5AP", "DUT", "CLK3", "AP2A1"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sclcm.models.load(ROOT / "checkpoint", family="sctranslator", device="cpu")
+
+
+@pytest.fixture
+def adata():
+    return ad.read_h5ad(ROOT / "input.h5ad")
+
+
+def values(adata, model, features=PROTEINS, **given):
+    return sclcm.tl.translate(adata, model, features, copy=True, **given).obsm["sctranslator_protein"]
+
+
+def test_values_are_written_as_a_table_and_the_call_is_remembered(adata, model):
+    assert sclcm.tl.translate(adata, model, PROTEINS) is None
+    found = adata.obsm["sctranslator_protein"]
+    assert list(found.columns) == PROTEINS
+    assert list(found.index) == list(adata.obs_names)
+    assert (found.dtypes == np.float32).all()
+    assert found.notna().all().all()
+    params = adata.uns["sctranslator_protein"]["params"]
+    assert params["obsm_key"] == "sctranslator_protein"
+    assert params["n_genes_read"] == 160
+    assert params["gene_key"] == "gene_symbol"
+
+
+def test_result_can_be_stored(adata, model, tmp_path):
+    sclcm.tl.translate(adata, model, PROTEINS, key_added="k")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(again.obsm["k"], adata.obsm["k"])
+
+
+def test_a_cell_does_not_depend_on_others(adata, model):
+    wanted = values(adata, model).to_numpy()
+    np.testing.assert_allclose(values(adata[::-1].copy(), model, batch_size=1)[::-1], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(values(adata[3:5].copy(), model), wanted[3:5], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csc", "backed"])
+def test_kind_of_matrix_does_not_matter(adata, model, kind, tmp_path):
+    wanted = values(adata, model).to_numpy()
+    if kind == "dense":
+        adata.X = adata.X.toarray()
+    elif kind == "csc":
+        adata.X = adata.X.tocsc()
+    else:
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        adata = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    sclcm.tl.translate(adata, model, PROTEINS)
+    np.testing.assert_allclose(adata.obsm["sctranslator_protein"], wanted, rtol=1e-6)
+
+
+def test_a_scale_does_not_matter(adata, model):
+    wanted = values(adata, model)
+    adata.X = adata.X * 0.37
+    np.testing.assert_allclose(values(adata, model), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_order_of_var_matters_as_the_documentation_says(adata, model):
+    assert not np.allclose(values(adata[:, ::-1].copy(), model), values(adata, model), rtol=1e-2)
+
+
+def test_order_of_var_does_not_matter_to_the_encoder(adata, model):
+    few = adata[:, :120].copy()  # no more than a sentence holds
+    wanted = sclcm.tl.embed(few, model, copy=True).obsm["X_sctranslator"]
+    found = sclcm.tl.embed(few[:, ::-1].copy(), model, copy=True).obsm["X_sctranslator"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_more_features_than_places_are_asked_for_in_turns(adata, model):
+    many = [name for name in model.vocabulary.features.tolist() if name not in PROTEINS][:30]
+    found = values(adata, model, many)
+    np.testing.assert_allclose(found[many[:20]], values(adata, model, many[:20]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[many[20:]], values(adata, model, many[20:]), rtol=1e-5, atol=1e-6)
+
+
+def test_cell_without_a_known_gene_has_no_values(adata, model):
+    adata.X[2] = 0
+    with pytest.warns(UserWarning, match="1 cells express no gene that 'sctranslator' knows.*their values are NaN"):
+        found = values(adata, model)
+    assert found.isna().all(axis=1).tolist() == [False, False, True] + [False] * 9
+
+
+def test_saved_model_translates_alike(adata, model, tmp_path):
+    model.save(tmp_path / "saved")
+    again = sclcm.models.load(tmp_path / "saved", device="cpu")
+    assert again.translation == model.translation
+    np.testing.assert_array_equal(values(adata, again), values(adata, model))
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        ("CD151", TypeError, "is the text 'CD151'; expected a list"),
+        ([], ValueError, "is empty"),
+        (["CD151", "CD151"], ValueError, "names 'CD151' twice"),
+        (["CD151", "CD19-A"], ValueError, r"knows no protein by 1 of the 2 names \('CD19-A'\)"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said(adata, model, features, error, message):
+    with pytest.raises(error, match=message):
+        sclcm.tl.translate(adata, model, features)
+    assert not adata.obsm
+    assert not adata.uns
+
+
+def test_models_that_do_not_translate_say_so(adata):
+    with pytest.raises(ValueError, match="gives no values of features of another modality"):
+        sclcm.tl.translate(adata, "sclcm-mini", PROTEINS)
