@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclcm import datasets, get, models, pl, pp, tl
+    from sclcm import datasets, genes, get, models, pl, pp, tl
     from sclcm._settings import settings
 
     __version__: str
 
-__all__ = ["__version__", "datasets", "get", "models", "pl", "pp", "settings", "tl"]
+__all__ = ["__version__", "datasets", "genes", "get", "models", "pl", "pp", "settings", "tl"]
 
-_SUBPACKAGES = frozenset({"datasets", "get", "models", "pl", "pp", "tl"})
+_SUBPACKAGES = frozenset({"datasets", "genes", "get", "models", "pl", "pp", "tl"})
 
 
 def _load(name: str) -> Any:

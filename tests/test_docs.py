@@ -41,7 +41,7 @@ def test_shared_texts_are_numpy_style_parameters():
         assert lines[1].startswith("    "), name
 
 
-@pytest.mark.parametrize("name", ["datasets", "get", "models", "pl", "pp", "tl"])
+@pytest.mark.parametrize("name", ["datasets", "genes", "get", "models", "pl", "pp", "tl"])
 def test_api_page_lists_every_public_name(name):
     page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
     listed = {

@@ -14,7 +14,7 @@ import pytest
 import sclcm
 
 SLOW = {"anndata", "dask", "h5py", "lightning", "matplotlib", "numba", "pandas", "scanpy", "scipy", "scvi", "torch"}
-SUBPACKAGES = ("datasets", "get", "models", "pl", "pp", "tl")
+SUBPACKAGES = ("datasets", "genes", "get", "models", "pl", "pp", "tl")
 
 
 def _modules_after(code: str) -> set[str]:

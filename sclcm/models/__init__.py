@@ -9,6 +9,7 @@ from sclcm._lazy import attach
 if TYPE_CHECKING:
     from sclcm.models._convert import convert
     from sclcm.models._decode import decode_genes
+    from sclcm.models._gene_vectors import from_gene_vectors
     from sclcm.models._load import describe, fetch, list_models, load
     from sclcm.models._new_species import with_species
     from sclcm.models._pretrained import Pretrained
@@ -22,6 +23,7 @@ __all__ = [
     "decode_genes",
     "describe",
     "fetch",
+    "from_gene_vectors",
     "list_models",
     "load",
     "verify",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = attach(
         "decode_genes": "sclcm.models._decode",
         "describe": "sclcm.models._load",
         "fetch": "sclcm.models._load",
+        "from_gene_vectors": "sclcm.models._gene_vectors",
         "list_models": "sclcm.models._load",
         "load": "sclcm.models._load",
         "verify": "sclcm.models._verify",

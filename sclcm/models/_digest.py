@@ -12,9 +12,11 @@ from sclcm.checkpoints.files import checkpoint_digest
 from sclcm.checkpoints.readers import require_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from io import BufferedReader
     from pathlib import Path
+
+    from torch import Tensor
 
 _AT_ONCE = 32 << 20
 
@@ -45,6 +47,15 @@ class Digest:
         late._files = [(path.name, file, _state(file)) for path in unique for file in [path.open("rb")]]
         weakref.finalize(late, _close, late._files)
         return late
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], genes: Iterable[str]) -> Self:
+        """Take the digest of a model that comes from no files: of its genes and its weights."""
+        digest = hashlib.sha256("\n".join(genes).encode())
+        for name, tensor in sorted(tensors.items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return cls(digest.hexdigest())
 
     def __reduce__(self) -> tuple[type[Digest], tuple[str]]:
         return Digest, (self.value,)

@@ -12,6 +12,7 @@ from sclcm.models._brief import brief
 from sclcm.models._build import build_lcm, check_places, check_settings
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
+from sclcm.models._gene_vectors import recipes_with_tables
 from sclcm.models._labels import check_labels, read_labels
 from sclcm.models._pretrained import Pretrained
 from sclcm.models._release import (
@@ -24,6 +25,7 @@ from sclcm.models._release import (
 )
 from sclcm.models._saved import is_saved, load_saved
 from sclcm.nn.configs import TableEncoder
+from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._conditions import check_words
 from sclcm.zoo._modules import LinkedIds
 from sclcm.zoo._registry import family_names, get_spec
@@ -303,7 +305,9 @@ def load_release(
     encoding, recipes, gene_recipes = resolve_sizes((spec.encoding, spec.recipes, spec.gene_recipes), facts)
     check_settings((encoding, recipes, gene_recipes))
     digest = Digest.of(release.used)
-    lcm = build_lcm(architecture, {key: _as_float(t) for key, t in spec.keys.forward(tensors).items()})
+    exact = isinstance(architecture.backbone, NoBackbone)
+    state = {key: t if exact else _as_float(t) for key, t in spec.keys.forward(tensors).items()}
+    lcm = build_lcm(architecture, state)
     check_labels(labels, architecture)
     if not isinstance(spec.vocabulary, LinkedIds):
         n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
@@ -319,7 +323,7 @@ def load_release(
         mask=spec.vocabulary.mask if spec.vocabulary.mask in vocabulary.specials else None,
         encoding=encoding,
         architecture=architecture,
-        recipes=recipes,
+        recipes=recipes_with_tables(recipes, arrays),
         gene_recipes=gene_recipes,
         submodel=spec.config.choose(given) if isinstance(spec.config, InSubmodels) else None,
         arrays=arrays,

@@ -18,6 +18,7 @@ from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_tensors
 from sclcm.models._measure_draws import require_shape
 from sclcm.nn import losses
+from sclcm.nn.configs import BackboneConfig
 from sclcm.nn.embedders import require_condition
 from sclcm.nn.pooling import pool
 from sclcm.nn.tokens import TokenTensors
@@ -99,7 +100,8 @@ def padded_pool(m: Measurement, probe: probes.PaddedPool, name: str) -> Tensor:
     """Pool the whole rectangle."""
     pretrained, tokens, x_bld = run_pass(m, probes.Pass(drawn=probe.drawn))
     # PyTorch's encoder packs sentences, and unpacks them with zeros at padding, for an even number of heads only.
-    if as_int(pretrained.architecture.backbone.attention.n_heads) % 2 == 0:
+    stack = pretrained.architecture.backbone
+    if isinstance(stack, BackboneConfig) and as_int(stack.attention.n_heads) % 2 == 0:
         x_bld = x_bld * real(tokens)[..., None]
     if not probe.weighted:
         return x_bld.mean(1)

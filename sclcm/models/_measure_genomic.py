@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sclcm.models._measure import Measurement
     from sclcm.models._pretrained import Pretrained
-    from sclcm.nn.configs import SoftmaxAttention
+    from sclcm.nn.configs import BackboneConfig, SoftmaxAttention
     from sclcm.nn.layered_heads import CellVectorHead
     from sclcm.nn.lcm import LCM
 
@@ -132,7 +132,7 @@ def genomic(m: Measurement, *, filtered: bool = False) -> Genomic:
 
 def with_padding_bias(pretrained: Pretrained, bias: float) -> LCM:
     """Return the network of a model, its weights shared, that adds a number to the scores of padding."""
-    backbone = pretrained.architecture.backbone
+    backbone = cast("BackboneConfig", pretrained.architecture.backbone)
     attention = dataclasses.replace(cast("SoftmaxAttention", backbone.attention), padding_bias=bias)
     changed = dataclasses.replace(backbone, attention=attention)
     return build_lcm(dataclasses.replace(pretrained.architecture, backbone=changed), pretrained.lcm.state_dict())

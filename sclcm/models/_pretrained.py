@@ -16,6 +16,7 @@ from sclcm.nn.cell_configs import PlaceMean
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.fixed_vectors import FixedTable
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
+from sclcm.nn.table_configs import ExpressionSum
 from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
@@ -103,9 +104,10 @@ class Pretrained:
     digest: Digest
 
     def __repr__(self) -> str:
+        shape = f"{self.n_parameters:,} weights in {self.lcm.n_blocks} blocks" if self.lcm.n_blocks else "gene vectors"
         return (
-            f"<Pretrained {self.name!r}: {self.n_parameters:,} weights in {self.lcm.n_blocks} blocks of width "
-            f"{self.d_model}, {self.vocabulary.n_features:,} genes, recipes {', '.join(map(repr, self.recipes))}; "
+            f"<Pretrained {self.name!r}: {shape} of width {self.d_model}, {self.vocabulary.n_features:,} genes, "
+            f"recipes {', '.join(map(repr, self.recipes))}; "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
 
@@ -150,7 +152,9 @@ class Pretrained:
     def to(self, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> Pretrained:
         """Return this model on a device and in a number type; itself, if it is there already."""
         target = choose_device(device)
-        kind = choose_dtype(dtype, target)
+        # Vectors that are only summed stay as they are: they would gain nothing from another precision.
+        is_kept = dtype in ("auto", self.dtype) and not self.lcm.n_blocks and target.type != "mps"
+        kind = self.dtype if is_kept else choose_dtype(dtype, target)
         same_device = target.type == self.device.type and target.index in (None, self.device.index)
         if same_device and kind == self.dtype:
             return self
@@ -233,6 +237,8 @@ class Pretrained:
 
     def width(self, recipe: Recipe) -> int:
         """Return the width of a recipe's cell vectors."""
+        if isinstance(recipe.pooling, ExpressionSum):
+            return self._width_of_tables(recipe.pooling)
         if recipe.head is None:
             return self.d_model * (len(recipe.pooling.parts) if isinstance(recipe.pooling, Concatenated) else 1)
         if recipe.head not in self.lcm.heads:
@@ -248,6 +254,19 @@ class Pretrained:
     def places(self, recipe: Recipe) -> int | None:
         """Return to how many places a recipe's sentences are padded, or `None` if its vectors know no padding."""
         return as_int(recipe.pooling.n_places) if isinstance(recipe.pooling, PlaceMean) else None
+
+    def _width_of_tables(self, pooling: ExpressionSum) -> int:
+        widths = []
+        for name in pooling.tables:
+            if name != "vectors" and name not in self.arrays:
+                known = ", ".join(map(repr, ("vectors", *self.arrays)))
+                msg = f"`recipe.pooling.tables` names {name!r}; {self.name!r} has the tables {known}."
+                raise ValueError(msg)
+            widths.append(self.d_model if name == "vectors" else self.arrays[name].shape[1])
+        if pooling.combine == "sum" and len(set(widths)) > 1:
+            msg = f"Tables of widths {widths} cannot be added; put them side by side: `combine='concat'`."
+            raise ValueError(msg)
+        return sum(widths) if pooling.combine == "concat" else widths[0]
 
     def encode(
         self, chunk: CellChunk, *, limit: int | None = None, random_state: int = 0, draws: Draws | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, r
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
 from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
+from sclcm.models._gene_vectors import has_file, read_vector_genes, stack_vectors, vector_tensor
 from sclcm.models._linked_ids import read_linked_ids
 from sclcm.models._prototypes import Prototypes
 from sclcm.models._row_genes import read_row_genes
@@ -25,6 +26,7 @@ from sclcm.models._words import read_word_vocabulary
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_bins import GeneBinVocabulary
+from sclcm.zoo._gene_vectors import VectorFile, VectorGenes, VectorTable
 from sclcm.zoo._modules import LinkedIds, PickledModule
 from sclcm.zoo._row_genes import RowGenes
 from sclcm.zoo._spec import (
@@ -56,15 +58,16 @@ class Release:
     folder: Path
     places: tuple[Path, ...]
     used: list[Path] = field(default_factory=list)
+    _read: dict[Path, Mapping[str, Any]] = field(default_factory=dict)
 
     def config(self, pattern: str) -> Mapping[str, Any]:
         """Return the configuration, from the model's own folder or else from the one named for the dictionaries."""
         also = () if self.folder in self.places else self.places  # the folder above is of other models as well
-        return self._mapping(find_one(self.folder, (pattern,), also=also))
+        return self.mapping(find_one(self.folder, (pattern,), also=also))
 
     def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
         """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
-        return self._mapping(find_one(self.places[0], patterns, also=self.places[1:]))
+        return self.mapping(find_one(self.places[0], patterns, also=self.places[1:]))
 
     def file(self, patterns: Sequence[str], *, optional: bool = False) -> Path | None:
         """Return the one file that fits; `None` if none does and that is allowed."""
@@ -76,13 +79,17 @@ class Release:
             return None
         return self.used[-1]
 
-    def _mapping(self, file: Path) -> Mapping[str, Any]:
+    def mapping(self, file: Path) -> Mapping[str, Any]:
+        """Return the dictionary in a file, read once."""
         if file not in self.used:
             self.used.append(file)
+        if file in self._read:
+            return self._read[file]
         found = read_json(file) if file.suffix == ".json" else read_pickle(file)
         if not isinstance(found, Mapping):
             msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
             raise TypeError(msg)
+        self._read[file] = found
         return found
 
 
@@ -106,6 +113,9 @@ def read_weights(  # noqa: PLR0911
             return spec.keys.bare(read_tensors(weights, key=entry)), {}
         case PickledModule(classes=classes, entry=entry):
             return spec.keys.bare(read_module(weights, classes=classes, entry=entry)), {}
+        case VectorFile(tensor=name):
+            genes = read_vector_genes(cast("VectorGenes", spec.vocabulary), release).features.tolist()
+            return {name: vector_tensor(release.mapping(weights), genes, repr(weights.name))}, {}
         case None:
             # Of a table with the genes of several species, few rows are used.
             mapped = isinstance(spec.vocabulary, SpeciesTables)
@@ -150,24 +160,34 @@ def read_vocabulary(  # noqa: PLR0911
     | VarNames
     | WordVocabulary
     | GeneBinVocabulary
-    | LinkedIds,
+    | LinkedIds
+    | VectorGenes,
     release: Release,
 ) -> GeneVocabulary:
-    """Return the vocabulary, from a dictionary of tokens, from lists, a table of genes, var or a tokenizer."""
-    if isinstance(source, RowGenes):
-        return read_row_genes(source, release)
-    if isinstance(source, TokenLists):
-        return read_token_lists(source, release)
-    if isinstance(source, GeneList):
-        return read_gene_list(source, release)
-    if isinstance(source, WordVocabulary):
-        return read_word_vocabulary(source, release)
-    if isinstance(source, VarNames):
-        return read_var_list(source, release)
-    if isinstance(source, LinkedIds):
-        return read_linked_ids(source, release)
-    if isinstance(source, GeneBinVocabulary):
-        return read_gene_bins(source, release)
+    """Return the vocabulary, from whatever kind of file the release has it in."""
+    match source:
+        case RowGenes():
+            return read_row_genes(source, release)
+        case TokenLists():
+            return read_token_lists(source, release)
+        case GeneList():
+            return read_gene_list(source, release)
+        case WordVocabulary():
+            return read_word_vocabulary(source, release)
+        case VarNames():
+            return read_var_list(source, release)
+        case LinkedIds():
+            return read_linked_ids(source, release)
+        case GeneBinVocabulary():
+            return read_gene_bins(source, release)
+        case VectorGenes():
+            return read_vector_genes(source, release)
+        case VocabularySource():
+            return _read_dictionary(source, release)
+
+
+def _read_dictionary(source: VocabularySource, release: Release) -> GeneVocabulary:
+    """Return the vocabulary that a dictionary of tokens holds."""
     tokens = release.dictionary(source.files)
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."
@@ -194,7 +214,7 @@ def read_genes(
     return read_vocabulary(resolve_sizes(spec.vocabulary, facts), release), {}
 
 
-def read_array(
+def read_array(  # noqa: PLR0911
     source: ArraySource, vocabulary: GeneVocabulary, tensors: dict[str, Tensor], *, release: Release
 ) -> np.ndarray | None:
     """Return a companion array, in vocabulary order; `None` if its file may be missing, and is."""
@@ -204,6 +224,10 @@ def read_array(
         case RoundedArrayFile(files=patterns):
             found = _array_of_file(release.file(patterns, optional=True), vocabulary)
             return None if found is None else _made_whole(found)
+        case VectorTable(files=patterns):
+            if not has_file(release, patterns):
+                return None
+            return stack_vectors(release.dictionary(patterns), vocabulary.features.tolist(), patterns[0])
         case StoredArray(tensor=tensor):
             return tensors.pop(tensor).float().numpy()
         case GeneFactors(files=patterns):

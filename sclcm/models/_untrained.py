@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from sclcm.models._gene_bins import gene_bin_vocabulary
 from sclcm.models._pretrained import Pretrained
 from sclcm.nn.lcm import LCM
 from sclcm.zoo._gene_bins import GeneBinVocabulary
+from sclcm.zoo._gene_vectors import VectorGenes
 from sclcm.zoo._registry import get_spec
 from sclcm.zoo._species import SpeciesTables
 from sclcm.zoo._vocabularies import TokenLists
@@ -84,6 +84,9 @@ def build(
     if isinstance(spec.vocabulary, SpeciesTables):
         msg = f"{family!r} reads genes by vectors of its authors; `with_species` gives it those of other genes."
         raise ValueError(msg)
+    if isinstance(spec.vocabulary, VectorGenes):
+        msg = f"{family!r} is a table of gene vectors, not trained; `sclcm.models.from_gene_vectors` takes any table."
+        raise ValueError(msg)
     genes = _checked(gene_ids, spec.vocabulary.specials)
     known = {**spec.sizes, **sizes}
     _check_names(spec, sizes)
@@ -105,7 +108,7 @@ def build(
         needs=spec.needs,
         accepts_bulk=spec.accepts_bulk,
         lcm=lcm,
-        digest=Digest(_digest_of(lcm, vocabulary)),
+        digest=Digest.of_tensors(lcm.state_dict(), genes),
     ).to(device, dtype)
 
 
@@ -195,11 +198,3 @@ def _checked_arrays(spec: ModelSpec, arrays: Mapping[str, np.ndarray], n_genes: 
             )
             raise ValueError(msg)
     return found
-
-
-def _digest_of(lcm: LCM, vocabulary: GeneVocabulary) -> str:
-    digest = hashlib.sha256(vocabulary.digest().encode())
-    for name, tensor in sorted(lcm.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

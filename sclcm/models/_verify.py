@@ -143,9 +143,10 @@ def _verify_folder(
     facts = _require_names(read_json(folder / "expected.json", nan=True), "expected.json")
     facts = {name: fact for name, fact in facts.items() if not name.startswith("_")}  # those are remarks
     adata = _read_input(folder / "input.h5ad")
-    yield from _compare_weights(folder / "checkpoint", family, prefix)
+    checkpoint = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder  # tables lie beside the input
+    yield from _compare_weights(checkpoint, family, prefix)
     measurement = Measurement(
-        adata, folder / "checkpoint", family=family, draws=expected, dtype=dtype, device=device, run=_run_of(folder)
+        adata, checkpoint, family=family, draws=expected, dtype=dtype, device=device, run=_run_of(folder)
     )
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
         probe = find_probe(name, arrays)

@@ -14,6 +14,7 @@ from sclcm.nn.cache import Cache, pack
 from sclcm.nn.gated import GatedFeedForward, GatedLinearAttention
 from sclcm.nn.kernel_attention import KernelAttention
 from sclcm.nn.layers import FeedForward, layer_norm
+from sclcm.nn.table_configs import NoBackbone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +109,11 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """Blocks in a row, then a norm where the model has one."""
 
-    def __init__(self, config: configs.BackboneConfig, d_model: int) -> None:
+    def __init__(self, config: configs.BackboneConfig | NoBackbone, d_model: int) -> None:
         super().__init__()
+        if isinstance(config, NoBackbone):
+            self.blocks, self.norm, self.n_blind = nn.ModuleList(), None, 0
+            return
         self.blocks = nn.ModuleList(Block(config, d_model) for _ in range(as_int(config.n_blocks)))
         self.norm = None if config.final_norm is None else layer_norm(config.final_norm, d_model)
         schedule = config.mask_schedule

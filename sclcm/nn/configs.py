@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import Flag, Number, Size, Text
     from sclcm.nn.decoder_configs import DecoderConfig
-    from sclcm.nn.fixed_configs import FixedPositions, ProjectedVectors, SinusoidalPositions
+    from sclcm.nn.fixed_configs import FixedPositions, FixedVectors, ProjectedVectors, SinusoidalPositions
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.prior_configs import JoinedInputs, SpeciesPrefix
     from sclcm.nn.readouts import HeadConfig
-    from sclcm.nn.table_configs import GeneBinTable, SharedSegment
+    from sclcm.nn.table_configs import GeneBinTable, NoBackbone, SharedSegment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,7 +379,7 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder | GeneBinTable | ProjectedVectors
+    gene: TableEncoder | GeneBinTable | ProjectedVectors | FixedVectors
     value: ValueConfig | None = None
     fusion: JoinedInputs | None = None
     position: LearnedPositions | FixedPositions | SinusoidalPositions | None = None
@@ -388,6 +388,6 @@ class LCMConfig:
     condition: ConditionTable | None = None
     embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None
     prefix: SpeciesPrefix | None = None
-    backbone: BackboneConfig
+    backbone: BackboneConfig | NoBackbone
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
     decoder: DecoderConfig | None = None

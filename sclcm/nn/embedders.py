@@ -242,7 +242,11 @@ def require_condition(condition_b: Tensor | None) -> Tensor:
 
 
 def _gene_encoder(
-    config: configs.TableEncoder | table_configs.GeneBinTable | fixed_configs.ProjectedVectors, d_model: int
+    config: configs.TableEncoder
+    | table_configs.GeneBinTable
+    | fixed_configs.ProjectedVectors
+    | fixed_configs.FixedVectors,
+    d_model: int,
 ) -> tuple[nn.Embedding | FixedTable, nn.Module | None]:
     """Build the table that a configuration's type selects, and what its rows go through."""
     n_tokens = as_int(config.n_tokens)
@@ -252,6 +256,8 @@ def _gene_encoder(
             return nn.Embedding(n_tokens, d_model), norm
         case table_configs.GeneBinTable():
             return nn.Embedding(n_tokens, d_model), None
+        case fixed_configs.FixedVectors():
+            return FixedTable(n_tokens, d_model), None
         case fixed_configs.ProjectedVectors():
             return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
 

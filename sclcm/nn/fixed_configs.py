@@ -36,6 +36,19 @@ class ProjectedVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FixedVectors:
+    """Gene encoder: a fixed vector for each token, as wide as the model and taken as it is.
+
+    Parameters
+    ----------
+    n_tokens
+        Rows of the table, special tokens included.
+    """
+
+    n_tokens: Size
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixedPositions:
     """Position encoder: one vector for each place in the sentence, which comes with the weights and is not trained.
 

@@ -71,7 +71,8 @@ class LCM(nn.Module):
         -------
         Vectors of the last tokens, in order, shape `(cells, n_last, width)`, and the cache.
         """
-        attention = self.config.backbone.attention
+        stack = self.config.backbone
+        attention = stack.attention if isinstance(stack, configs.BackboneConfig) else None
         if not isinstance(attention, configs.SoftmaxAttention) or not attention.causal:
             msg = "This model's attention is not causal, so its sentences cannot be continued token by token."
             raise ValueError(msg)

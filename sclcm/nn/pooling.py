@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sclcm._sizes import as_int
-from sclcm.nn import cell_configs, readouts
+from sclcm.nn import cell_configs, readouts, table_configs
 from sclcm.nn.attention import gather_places
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
     Cell vectors, shape `(cells, width)`, float32.
     """
     match config:
+        case table_configs.ExpressionSum():
+            msg = f"`pooling` is {config!r}, which reads the matrix itself; tokens are not pooled by it."
+            raise ValueError(msg)
         case readouts.MeanPooling():
             return mean_pool(x_bld, tokens.gene_mask_bl)
         case readouts.GeneSum():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sclcm.nn.cell_configs import PlaceMean, TanhClassHead
 from sclcm.nn.configs import LayerNorm
 from sclcm.nn.gated_configs import GeneProductHead
+from sclcm.nn.table_configs import ExpressionSum
 
 if TYPE_CHECKING:
     from sclcm._sizes import Flag, Size, Text
@@ -353,7 +354,8 @@ class Concatenated:
 
 
 Pooling: TypeAlias = (
-    MeanPooling
+    ExpressionSum
+    | MeanPooling
     | GeneSum
     | FirstToken
     | FromEnd

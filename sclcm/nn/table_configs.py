@@ -1,9 +1,9 @@
-"""Frozen configurations of encoders that read the gene table in ways of their own. No torch here."""
+"""Frozen configurations around the gene table: encoders that read it in ways of their own, and nothing behind it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from sclcm._sizes import Size
@@ -38,3 +38,28 @@ class SharedSegment:
     """
 
     row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoBackbone:
+    """No blocks: token vectors are what the encoders give."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressionSum:
+    """Vectors of genes, each times its value in the matrix, summed over the genes of a cell. No sentence is made.
+
+    Parameters
+    ----------
+    over
+        What the sum is divided by: `"genes"`, the number of genes of the data, or `"total"`, the sum of the cell's
+        values; both count genes that the model does not know as well.
+    tables
+        Which tables of vectors: `"vectors"` is the model's own, others are companion arrays by their names.
+    combine
+        Whether the vectors of several tables are added, or stand side by side.
+    """
+
+    over: Literal["genes", "total"]
+    tables: tuple[str, ...] = ("vectors",)
+    combine: Literal["sum", "concat"] = "sum"

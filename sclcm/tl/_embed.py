@@ -12,10 +12,12 @@ import numpy as np
 from sclcm._docs import with_shared_docs
 from sclcm._keys import embed_keys
 from sclcm.engine.infer import CellVectors
+from sclcm.models._expression import embed_by_expression
 from sclcm.models._generation import embed_by_decoding
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
 from sclcm.models._species import fit_species
+from sclcm.nn.table_configs import ExpressionSum
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
@@ -120,7 +122,9 @@ def _put(target: AnnData, *, keys: EmbedKeys, vectors: np.ndarray, params: dict[
 
 def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
     """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
-    if recipe.decoding is not None:
+    if isinstance(recipe.pooling, ExpressionSum):
+        out = embed_by_expression(data, pretrained, recipe)
+    elif recipe.decoding is not None:
         out = embed_by_decoding(data, pretrained, recipe, batch_size=batch_size)
     else:
         out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)

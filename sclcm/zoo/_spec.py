@@ -12,6 +12,7 @@ from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
 from sclcm.zoo._conditions import AnyOf, Asked, NoneOf
 from sclcm.zoo._factors import PartialFactors
+from sclcm.zoo._gene_vectors import VectorTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._card import ModelCard
     from sclcm.zoo._gene_bins import GeneBinVocabulary
+    from sclcm.zoo._gene_vectors import VectorFile, VectorGenes
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._modules import LinkedIds, PickledModule, Translation
     from sclcm.zoo._recipes import GeneRecipe
@@ -114,7 +116,7 @@ class PrototypeSource:
     tensor: str
 
 
-ArraySource: TypeAlias = GeneFactors | PartialFactors | StoredArray | ArrayFile | RoundedArrayFile
+ArraySource: TypeAlias = GeneFactors | PartialFactors | StoredArray | ArrayFile | RoundedArrayFile | VectorTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +314,7 @@ class ModelSpec:
         | LinkedIds
         | WordVocabulary
         | GeneBinVocabulary
+        | VectorGenes
     )
     encoding: Encoding
     architecture: LCMConfig
@@ -320,7 +323,7 @@ class ModelSpec:
     gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | InWeights | UnderKey | PickledModule | InSubmodels | None = "config.json"
+    config: str | InWeights | UnderKey | PickledModule | InSubmodels | VectorFile | None = "config.json"
     requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None

@@ -1,0 +1,64 @@
+"""`get.cell_text`: each cell as text, for encoders of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sclcm.data.genes import VAR_NAMES, gene_names
+from sclcm.data.matrix import check_adata, choose_matrix
+from sclcm.data.texts import PREFIX, ranked_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def cell_text(
+    adata: AnnData,
+    *,
+    n_genes: int = 1_000,
+    prefix: str = PREFIX,
+    layer: str | None = None,
+    use_raw: bool = False,
+    gene_key: str | None = None,
+) -> pd.Series:
+    """Return each cell as text: the names of its expressed genes in descending order, separated by blanks.
+
+    An encoder of text, called with the values, makes cell vectors of it, such as those of GenePT-s::
+
+        adata.obsm["X_text"] = np.asarray(encoder(sclcm.get.cell_text(adata).tolist()))
+
+    Parameters
+    ----------
+    adata
+        Annotated data; expression in any unit, since ranks alone count.
+    n_genes
+        Most genes of a cell; those of lower rank are left out.
+    prefix
+        What each text begins with.
+    layer
+        Layer to read instead of `.X`.
+    use_raw
+        Read `.raw.X`.
+    gene_key
+        Column of `.var` with gene names; the index by default.
+
+    Returns
+    -------
+    One text a cell, by `adata.obs_names`. Equal values are in the order of `.var`.
+
+    Raises
+    ------
+    ValueError
+        The matrix holds negative or missing values, or there is no such column or layer.
+    """
+    check_adata(adata)
+    if isinstance(n_genes, bool) or not isinstance(n_genes, int | np.integer) or n_genes < 1:
+        msg = f"`n_genes` is {n_genes!r}; expected a number of genes, 1 or more."
+        raise ValueError(msg)
+    source = choose_matrix(adata, layer=layer, use_raw=use_raw)
+    names = gene_names(source.var, VAR_NAMES if gene_key is None else gene_key)
+    ranked = ranked_names(source, names, n_genes=int(n_genes), consumer="`cell_text`")
+    return pd.Series([prefix + " ".join(genes) for genes in ranked], index=source.obs_names.copy(), dtype=object)

@@ -1,0 +1,1 @@
+"""Reference numbers of GenePT."""
