@@ -163,6 +163,9 @@ def _means_by_place(
 def _depth(pretrained: Pretrained, model_layer: int) -> int:
     """Return after how many blocks vectors are averaged."""
     n_blocks = pretrained.lcm.n_blocks
+    if not n_blocks:
+        msg = f"{pretrained.name!r} is a table of gene vectors, the same in all cells; ask for `how='vocabulary'`."
+        raise ValueError(msg)
     if not -n_blocks <= model_layer <= -1:
         msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
         raise ValueError(msg)

@@ -130,10 +130,11 @@ def test_model_is_saved_and_loaded(adata, vectors, tmp_path):
 
 def test_vectors_of_genes_are_those_that_were_given(adata, vectors):
     model = from_gene_vectors(vectors)
-    for how in ("vocabulary", "contextual"):
-        embed_genes(adata, model, how="vocabulary", key_added=how)
+    embed_genes(adata, model)
     wanted = vectors.reindex(adata.var_names).to_numpy()
-    assert adata.varm["vocabulary"] == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+    assert adata.varm["gene_vectors_genes"] == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+    with pytest.raises(ValueError, match="table of gene vectors, the same in all cells"):
+        embed_genes(adata, model, how="contextual")
 
 
 def test_numbers_stay_as_precise_as_they_are_unless_asked_otherwise(vectors):
