@@ -74,6 +74,7 @@ class ChunkReader:
         self._by_var, self._columns_of = by_var, alignment.by_var() if by_var else alignment
         self._columns = {column: table[column] for column in obs_columns}
         self._check, self._consumer = check, consumer
+        self._measured = np.unique(alignment.feature_index)
         self._median = None
         if finds_median:
             totals = np.concatenate([known_totals(self.make(block)) for block in self.blocks()])
@@ -102,6 +103,7 @@ class ChunkReader:
             n_genes=np.diff(rows.indptr).astype(np.int64),
             typical_total=self._median,
             var_features=self._alignment.feature_index if self._by_var else None,
+            measured=self._measured,
             obs={name: _values(column.iloc[start : start + rows.shape[0]]) for name, column in self._columns.items()},
         )
 

@@ -38,6 +38,8 @@ class CellChunk:
     typical_total
         Median over all cells of the data set, those without any left out, of their sums over the model's features;
         `None` unless a step asks for it.
+    measured
+        Features that the data set has, ascending, shape `(features measured,)`, or `None` where nobody says.
     """
 
     start: int
@@ -48,6 +50,7 @@ class CellChunk:
     var_features: np.ndarray | None = None
     obs: Mapping[str, np.ndarray] = field(default_factory=dict)
     typical_total: float | None = None
+    measured: np.ndarray | None = None
 
     def features_at(self, stored: np.ndarray) -> np.ndarray:
         """Return the features of stored counts, by their positions."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sclcm.encoding.chunks import CellChunk
     from sclcm.encoding.context import ArrayChoice, ContextToken
-    from sclcm.encoding.expand import StoreAll
+    from sclcm.encoding.expand import StoreAll, StoreMeasured
     from sclcm.encoding.recount import CapTotal
     from sclcm.encoding.values import ValueStep
     from sclcm.genes.vocabulary import GeneVocabulary
@@ -89,7 +89,7 @@ class Encoding:
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
     context: tuple[ContextToken, ...] = ()
-    expand: StoreAll | StoreUndefined | None = None
+    expand: StoreAll | StoreMeasured | StoreUndefined | None = None
     max_tokens: Size | None
     reserved: Size = 0
     fills: bool = False

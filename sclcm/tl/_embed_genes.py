@@ -11,6 +11,7 @@ from sclcm._docs import with_shared_docs
 from sclcm._keys import gene_embed_keys
 from sclcm._sizes import as_int
 from sclcm.data.genes import choose_gene_names, require_overlap
+from sclcm.encoding.expand import StoreMeasured
 from sclcm.engine.decode import DecoderMeans
 from sclcm.engine.infer import FeatureMeans
 from sclcm.engine.places import PlaceMeans
@@ -37,7 +38,7 @@ def embed_genes(
     adata: AnnData,
     model: str | Path | Pretrained = "sclcm-mini",
     *,
-    how: Literal["vocabulary", "fixed", "contextual", "by_place", "decoder"] = "vocabulary",
+    how: Literal["vocabulary", "fixed", "contextual", "measured", "by_place", "decoder"] = "vocabulary",
     model_layer: int = -1,
     recipe: str | GeneRecipe = "genes",
     layer: str | None = None,
@@ -61,9 +62,9 @@ def embed_genes(
     how
         `"vocabulary"`: the vectors of the model's gene encoder, which need no counts. `"fixed"`: those that the encoder
         itself is given, such as of proteins. `"contextual"`: the vector of the gene's token after a block, averaged
-        over the cells in which it is one. `"by_place"`, to compare with scripts of some authors: a gene of the first
-        cell has the average over all cells of whatever stands at its place there. `"decoder"`: the vector that the
-        model's decoder gives the gene, averaged over all cells.
+        over the cells in which it is one; `"measured"`: of sentences in which every gene of the data is one, by models
+        whose authors make such. `"by_place"`, to compare with scripts of some authors: a gene of the first cell has the
+        average of whatever stands at its place in all. `"decoder"`: what the model's decoder gives it, averaged too.
     model_layer
         Which block's output is averaged: -1 the last, -2 the one before it.
     recipe
@@ -101,10 +102,10 @@ def embed_genes(
         vectors, facts = _table(adata, pretrained, gene_key, features=features)
     else:
         chosen = pretrained.gene_recipe(recipe) if how == "decoder" else None
-        read = pretrained if chosen is None else pretrained.reading(chosen)
+        read = _with_measured_genes(pretrained) if how == "measured" else _reading(pretrained, chosen)
         cells: dict[str, Any] = {"batch_key": batch_key, "conditions": conditions, "random_state": random_state}
         data = open_input(adata, read, layer=layer, gene_key=gene_key, **cells)
-        average = _means if how == "contextual" else _means_by_place if chosen is None else partial(_decoded, chosen)
+        average = _means_by_place if how == "by_place" else _means if chosen is None else partial(_decoded, chosen)
         vectors, facts = average(data, read, model_layer=model_layer, batch_size=batch_size, mask_padding=mask_padding)
     params = {**provenance(pretrained), "how": how, **facts}
 
@@ -116,9 +117,22 @@ def embed_genes(
 
 
 def _check_how(how: str) -> None:
-    if how not in ("vocabulary", "fixed", "contextual", "by_place", "decoder"):
-        msg = f"`how` is {how!r}; expected 'vocabulary', 'fixed', 'contextual', 'by_place' or 'decoder'."
+    if how not in (known := ("vocabulary", "fixed", "contextual", "measured", "by_place", "decoder")):
+        msg = f"`how` is {how!r}; expected {', '.join(map(repr, known[:-1]))} or {known[-1]!r}."
         raise ValueError(msg)
+
+
+def _reading(pretrained: Pretrained, recipe: GeneRecipe | None) -> Pretrained:
+    return pretrained if recipe is None else pretrained.reading(recipe)
+
+
+def _with_measured_genes(pretrained: Pretrained) -> Pretrained:
+    """Return a model that reads sentences of every gene of the data, as its recipe says."""
+    for recipe in pretrained.recipes.values():
+        if recipe.encoding is not None and isinstance(recipe.encoding.expand, StoreMeasured):
+            return pretrained.reading(recipe)
+    msg = f"`how` is 'measured', but the authors of {pretrained.name!r} make no sentences of all genes of the data."
+    raise ValueError(msg)
 
 
 def _table(

@@ -8,9 +8,10 @@ from sclcm._sizes import Count, Given, Present, Shape, Sum
 from sclcm.checkpoints.keymap import Drop, DropUnder, Either, Join, KeyMap, Rename, Squeeze, Transpose
 from sclcm.checkpoints.keyrules import AddLowRank, AppendRows, Reshape
 from sclcm.encoding.depth import CountTotal, DepthToken, DepthTokens, Log1pTotal
+from sclcm.encoding.expand import StoreMeasured
 from sclcm.encoding.normalize import LogNormalizeKnown
 from sclcm.encoding.recount import CapTotal
-from sclcm.encoding.select import WeightedSample
+from sclcm.encoding.select import InOrder, WeightedSample
 from sclcm.encoding.sentences import Encoding
 from sclcm.encoding.values import Normalized
 from sclcm.nn.configs import BackboneConfig, LayerNorm, LCMConfig, SoftBins, TableEncoder
@@ -23,7 +24,7 @@ from sclcm.nn.gated_configs import (
     MaskSchedule,
     ScaledResidual,
 )
-from sclcm.nn.readouts import FirstToken, ValueHead
+from sclcm.nn.readouts import FirstToken, MeanPooling, ValueHead
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._conditions import AnyOf, Asked, NoneOf
 from sclcm.zoo._row_genes import RowGenes
@@ -87,6 +88,8 @@ CELL_WITH_TOTALS = replace(
     ),
     max_tokens=Sum((LENGTH, 3)),
 )
+# As the authors' script for gene vectors in perturbation: every gene of the data, zeros included, and no <cls>.
+MEASURED_GENES = replace(CELL, select=InOrder(), expand=StoreMeasured(), prefix=(), max_tokens=None)
 
 SPEC = ModelSpec(
     name="cellfm",
@@ -183,7 +186,11 @@ SPEC = ModelSpec(
         Rename("cellwise_dec.map.weight", "heads.cell_gene.query.weight"),
     ),
     # As the authors' integration and annotation do it: plain values, and no tokens with totals.
-    recipes={"embed": Recipe(pooling=FirstToken()), "cls": Recipe(pooling=FirstToken())},
+    recipes={
+        "embed": Recipe(pooling=FirstToken()),
+        "cls": Recipe(pooling=FirstToken()),
+        "genes": Recipe(pooling=MeanPooling(), encoding=MEASURED_GENES),
+    },
     weights=("CellFM_80M_weight.ckpt", "base_weight.ckpt"),
     config=None,
     variants=(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
 from sclcm.encoding.chunks import CellChunk
-from sclcm.encoding.expand import StoreAll
+from sclcm.encoding.expand import StoreAll, StoreMeasured
 from sclcm.encoding.normalize import LogNormalizeKnown, ToBase2
 from sclcm.encoding.select import InOrder
 from sclcm.encoding.sentences import Encoding, encode
@@ -56,3 +58,15 @@ def test_the_chunk_itself_is_left_alone():
     assert chunk.counts.nnz == 2
     assert stored.counts.nnz == 4
     assert stored.counts.toarray().tolist() == chunk.counts.toarray().tolist()
+
+
+def test_measured_genes_are_tokens_and_those_that_the_data_lacks_are_none():
+    chunk = dataclasses.replace(chunk_of([[0, 3, 0, 1], [0, 0, 0, 0]]), measured=np.array([1, 2, 3]))
+    found = encode(chunk, dataclasses.replace(ENCODING, expand=StoreMeasured()), vocabulary=VOCABULARY, arrays={})
+    assert found.features.tolist() == [1, 2, 3, -1] * 2
+    assert (found.values["value"].reshape(2, 4)[:, :3] > 0).tolist() == [[True, False, True], [False] * 3]
+
+
+def test_measured_genes_must_be_known():
+    with pytest.raises(ValueError, match="Which genes the data has is not known here"):
+        StoreMeasured().apply(chunk_of([[0, 3, 0, 1]]), {})

@@ -154,7 +154,7 @@ def test_gene_of_no_cell_has_no_contextual_vector_and_no_warning(cells, v1):
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        ({"how": "mean"}, ValueError, "expected 'vocabulary', 'fixed', 'contextual', 'by_place' or 'decoder'"),
+        ({"how": "mean"}, ValueError, "'fixed', 'contextual', 'measured', 'by_place' or 'decoder'"),
         (
             {"how": "contextual", "model_layer": 0},
             ValueError,

@@ -73,8 +73,8 @@ def adata():
 def test_layouts_are_told_by_their_tensors(large, base):
     assert isinstance(large.architecture.value, GeneAndDepthBins)
     assert isinstance(base.architecture.value, GeneBins)
-    assert set(large.recipes) == {"embed", "cls", "totals"}
-    assert set(base.recipes) == {"embed", "cls"}
+    assert set(large.recipes) == {"embed", "cls", "genes", "totals"}
+    assert set(base.recipes) == {"embed", "cls", "genes"}
     assert large.vocabulary.specials == {"<pad>": 0, "<cls>": 248, "<source>": 249, "<target>": 250}
     assert base.vocabulary.specials == {"<pad>": 0, "<cls>": 232}
     assert (large.lcm.n_blocks, base.lcm.n_blocks) == (2, 6)
@@ -323,6 +323,23 @@ def test_vectors_of_genes_are_rows_of_the_table(adata, large):
     assert np.isnan(found[adata.var_names.get_loc("NOVELGENE9")]).all()
 
 
+@torch.inference_mode()
+def test_vectors_of_measured_genes_are_those_of_whole_cells_without_a_first_token(adata, base):
+    sclcm.tl.embed_genes(adata, base, how="measured", key_added="genes")
+    known = [name for name in base.vocabulary.features if name in set(adata.var_names)]
+    counts = np.asarray(adata[:, known].X.todense())
+    totals = np.asarray(adata.X.sum(1))
+    counts = np.round(counts / np.maximum(totals / 1e5, 1))
+    values = np.log1p(1e4 * counts / counts.sum(1, keepdims=True))
+    ids = torch.tensor([base.vocabulary.token(name) for name in known]).expand(len(values), -1)
+    value = torch.tensor(values, dtype=torch.float32)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    x = base.lcm(TokenTensors(token_ids_bl=ids, mask_bl=None, gene_mask_bl=mask, value_bl=value)).mean(0)
+    rows = adata.var_names.get_indexer(known)
+    np.testing.assert_allclose(adata.varm["genes"][rows], x.numpy(), rtol=1e-3, atol=1e-4)
+    assert np.isfinite(adata.varm["genes"]).all(1).sum() == len(known)
+
+
 def test_other_names_of_genes_are_read(adata, large):
     renamed = adata.copy()
     names = renamed.var_names.to_series()
@@ -344,3 +361,8 @@ def test_description_says_what_it_needs_and_gives():
     assert describe("cellfm.800m")["files"] == ["base_weight.ckpt", "gene_info.csv"]
     assert {"embed", "cls", "totals"} <= set(found["recipes"])
     assert set(found["heads"]) == {"value", "cell_gene", "expressed", "cell_gene_expressed"}
+
+
+def test_families_without_sentences_of_all_genes_say_so(adata):
+    with pytest.raises(ValueError, match="make no sentences of all genes of the data"):
+        sclcm.tl.embed_genes(adata, "sclcm-mini", how="measured")
