@@ -171,7 +171,7 @@ def describe(name: str) -> dict[str, Any]:
         "tasks": list(spec.card.tasks),
         **describe_files(spec.name, key, checkpoint),
         "needs": spec.needs,
-        "accepts_bulk": spec.accepts_bulk,
+        "accepts_bulk": spec.accepts_bulk or any(recipe.accepts_bulk for recipe in spec.recipes.values()),
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
         "recipes": {recipe: brief(value) for recipe, value in _all_recipes(spec).items()},

@@ -14,6 +14,7 @@ from scipy import sparse
 from sclcm.data import stream
 from sclcm.data.matrix import choose_matrix
 from sclcm.data.stream import ChunkReader, align_rows, iter_chunks
+from sclcm.data.validation import refuse_counts
 from sclcm.genes.align import AlignmentReport, GeneAlignment
 
 if TYPE_CHECKING:
@@ -231,3 +232,36 @@ def test_arguments_that_do_not_fit_are_refused():
         read(adata, obs_columns=["donor"])
     with pytest.raises(ValueError, match="the gene alignment was made for 6 genes"):
         read(ad.AnnData(np.ones((3, 2))))
+
+
+# ---- logarithms, and the median total ----
+
+
+def test_logarithms_of_counts_per_ten_thousand_are_small():
+    logs = with_value(9.2)
+    assert together(read(logs, check="log1p"))[0].shape[0] == logs.n_obs
+    with pytest.raises(ValueError, match=r"holds 9\.3 .*more than log1p of 10,000\. .* `sc\.pp\.normalize_total"):
+        read(with_value(9.3), check="log1p")
+
+
+def test_counts_are_no_logarithms():
+    counts = choose_matrix(ad.AnnData(np.ones((3, N_GENES)) * 2))
+    with pytest.raises(ValueError, match=r"`\.X` holds raw counts, but 'm' reads log1p .* here; do else\."):
+        refuse_counts(counts, consumer="'m'", instead="do else")
+    refuse_counts(choose_matrix(with_value(1.5)), consumer="'m'", instead="do else")
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 10])
+def test_chunks_know_the_median_total_over_known_genes_of_cells_that_have_any(chunk_size):
+    x = np.zeros((5, N_GENES))
+    x[0, 0], x[1, [1, 4]], x[3, 3], x[4, [2, 5]] = 3, [2, 5], 20, [100, 100]
+    adata = ad.AnnData(x)
+    reader = ChunkReader(choose_matrix(adata), SUMMING, adata.obs, chunk_size=chunk_size, finds_median=True)
+    assert {reader.make(block).typical_total for block in reader.blocks()} == {7.0}
+    assert {chunk.typical_total for chunk in read(adata)} == {None}
+
+
+def test_median_of_cells_without_known_genes_is_zero():
+    adata = ad.AnnData(np.zeros((2, N_GENES)))
+    reader = ChunkReader(choose_matrix(adata), SUMMING, adata.obs, chunk_size=2, finds_median=True)
+    assert [reader.make(block).typical_total for block in reader.blocks()] == [0.0]

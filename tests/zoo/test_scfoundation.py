@@ -130,6 +130,15 @@ def test_saved_model_is_the_same(adata, gene, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_description_says_what_it_takes():
+    found = sclcm.models.describe("scfoundation")
+    assert found["accepts_bulk"]
+    assert found["n_parameters"] == 119_252_285
+    assert found["gene_recipes"].keys() == {"genes", "genes_log1p_and_total", "expression"}
+    assert found["heads"] == ["expression"]
+    assert "non-commercial" in found["license"]
+
+
 # ---- what a cell's vector depends on ----
 
 
