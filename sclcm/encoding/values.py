@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm._sizes import Number, Size, as_int
+from sclcm._sizes import Size, as_int
 from sclcm.encoding.fixed_bins import LinearBins, LogBins
 
 if TYPE_CHECKING:
@@ -26,19 +26,22 @@ class Normalized:
 
 @dataclass(frozen=True, kw_only=True)
 class Floored:
-    """The whole part of the normalised value.
+    """The whole part of the normalised value, as far as a table of values goes; values above that count as its last.
 
     Parameters
     ----------
-    largest
-        Values above it count as it.
+    n_values
+        Rows of the table.
+    n_marks
+        Rows at its end that are no value, such as the one that hides another.
     """
 
-    largest: Number
+    n_values: Size
+    n_marks: int = 0
 
     def apply(self, data: np.ndarray, indptr: np.ndarray, random: CellRandom) -> np.ndarray:
         """Return whole numbers for values of all cells, one after the other, shape `(values,)`, float32."""
-        return np.floor(np.minimum(data, np.float32(self.largest)))  # type: ignore[arg-type]
+        return np.floor(np.minimum(data, np.float32(as_int(self.n_values) - self.n_marks - 1)))
 
 
 @dataclass(frozen=True, kw_only=True)

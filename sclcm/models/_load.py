@@ -177,6 +177,7 @@ def describe(name: str) -> dict[str, Any]:
         "recipes": {recipe: brief(value) for recipe, value in _all_recipes(spec).items()},
         "gene_recipes": {recipe: brief(value) for recipe, value in spec.gene_recipes.items()},
         "conditions": _conditions(spec),
+        "translates_to": "" if spec.translation is None else spec.translation.modality,
         "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
     }
 

@@ -135,7 +135,8 @@ def stage(m: Measurement, probe: probes.Stage, name: str) -> Tensor:
 def predicted(m: Measurement, probe: probes.Predicted, name: str) -> np.ndarray:
     """Values of proteins."""
     data = m.input if probe.without is None else _without(m, probe.without)
-    ids = _ids(proteins(m), m) if probe.ids is None else id_input(m, probes.IdInput(), probe.ids)
+    places = n_places(m.pretrained)  # upstream asks once, so that further proteins are cut
+    ids = _ids(proteins(m), m)[:places] if probe.ids is None else id_input(m, probes.IdInput(), probe.ids)
     return translate_cells(data, m.pretrained, ids, batch_size=None)
 
 
@@ -146,10 +147,10 @@ def _without(m: Measurement, names: str) -> Input:
 
 
 def _truth(m: Measurement, matrix: np.ndarray) -> np.ndarray:
-    """Scale values from 0 to 1 within each cell, as upstream does: of equal ones that is no number."""
+    """Scale values from 0 to 1 within each cell, as upstream does, and cut them; of equal ones they are no numbers."""
     low, high = (by(matrix, axis=1, keepdims=True) for by in (np.min, np.max))
     with np.errstate(invalid="ignore"):
-        return 1e-8 + (matrix - low) / (high - low) * (1 - 1e-8)
+        return (1e-8 + (matrix - low) / (high - low) * (1 - 1e-8))[:, : n_places(m.pretrained)]
 
 
 def _measured(m: Measurement) -> np.ndarray:

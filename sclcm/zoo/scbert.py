@@ -25,7 +25,6 @@ from sclcm.zoo._spec import Checkpoint, HasTensor, ModelSpec, Recipe, UnderKey, 
 from sclcm.zoo._vocabularies import VarNames
 
 NORM = LayerNorm(eps=1e-5)
-LARGEST_BIN = 5.0
 GENES = "pos_emb.emb.weight"
 BLOCK = "performer.net.layers.{}."
 FIRST = "performer.net.layers.0."
@@ -53,12 +52,13 @@ SPEC = ModelSpec(
         pad="<cls>",  # all sentences have one length, so there is none
         merge="first",
     ),
-    # Values of less than one, in log2 of counts per 10,000, are in the bin of unexpressed genes.
+    # Values of less than one, in log2 of counts per 10,000, are in the bin of unexpressed genes. The last row of the
+    # table of bins is that of the mask.
     encoding=Encoding(
         expand=StoreAll(),
         normalize=(LogNormalizeKnown(target_sum=1e4), ToBase2()),
         select=InOrder(),
-        value=Floored(largest=LARGEST_BIN),
+        value=Floored(n_values=Shape("token_emb.weight"), n_marks=1),
         suffix=("<cls>",),
         max_tokens=Shape(GENES),
     ),

@@ -21,7 +21,7 @@ ENCODING = Encoding(
     expand=StoreAll(),
     normalize=(LogNormalizeKnown(target_sum=1e4), ToBase2()),
     select=InOrder(),
-    value=Floored(largest=5.0),
+    value=Floored(n_values=7, n_marks=1),
     suffix=("<cls>",),
     max_tokens=5,
 )
