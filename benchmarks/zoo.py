@@ -1,0 +1,246 @@
+"""How fast is each family, and what does a token cost as sentences grow? Prints one table, both sides in turn.
+
+    python benchmarks/zoo.py [--families tgpt scbert] [--repeats 3] [--threads 2] [--device cpu] [--json results.json]
+
+Every family at its smallest published size, as `tests/zoo/full_size` lists its tensors, with random weights in float32;
+one cell at a time, sentences without padding, from token ids and values to token vectors (and through the decoder,
+where a family has one).
+
+The peer is what the authors' code stands on, where a public library has it, at the same width, depth and heads:
+transformers' BERT and GPT-2 with PyTorch's fused attention, PyTorch's own encoder with its fast path, or the library of
+random features. It starts from token vectors, so that ours alone makes those. Memory is the peak of a process of its
+own while one side, built already, reads one sentence of the longest length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import _peers
+import torch
+from _setting import alternate, machine, peak_memory, save_json, table
+
+from sclcm._sizes import ReleaseFacts, resolve_sizes
+from sclcm.models._build import build_lcm
+from sclcm.nn.tokens import TokenTensors
+from sclcm.zoo._registry import get_spec
+from sclcm.zoo._spec import StoredArray, with_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sclcm.nn.lcm import LCM
+
+LISTS = Path(__file__).parents[1] / "tests" / "zoo" / "full_size"
+UNSTATED = {"nheads": 8, "n_head": 20, "nhead": 20, "dropout": 0.0}
+"""What a listing says nowhere: scGPT's eight heads, scMulan's twenty, UCE's twenty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A family at one size.
+
+    Parameters
+    ----------
+    listing
+        Start of the name of the listed checkpoint.
+    lengths
+        Tokens of a sentence.
+    peer
+        Makes the peer of the width and the configuration, or `None` where no public library has it.
+    """
+
+    listing: str
+    lengths: tuple[int, ...] = (256, 1024, 2048)
+    peer: Callable[[Mapping[str, Any]], _peers.Forward] | None = None
+
+
+CASES = {
+    "geneformer": Case(
+        listing="Geneformer-V1-10M", peer=lambda c: _peers.bert(256, 6, n_heads=4, d_hidden=512, activation="relu")
+    ),
+    "genecompass": Case(listing="GeneCompass_Small", peer=lambda c: _peers.bert(768, 6, n_heads=12, d_hidden=3072)),
+    "tgpt": Case(
+        listing="transcriptome-gpt-1024-8-16-64",
+        lengths=(16, 64, 256),
+        peer=lambda c: _peers.gpt2(c["n_embd"], c["n_layer"], n_heads=c["n_head"]),
+    ),
+    "nicheformer": Case(
+        listing="nicheformer",
+        lengths=(1500,),
+        peer=lambda c: _peers.encoder(c["dim_model"], c["nlayers"], n_heads=c["nheads"], d_hidden=c["dim_feedforward"]),
+    ),
+    "scbert": Case(
+        listing="panglao_pretrain.pth",
+        lengths=(16_907,),
+        peer=lambda c: _peers.performer(
+            c["dim"], c["depth"], n_heads=c["heads"], head_width=c["dim_head"], n_features=c["nb_features"]
+        ),
+    ),
+    "scgpt": Case(listing="whole-human", peer=lambda c: _peers.encoder(512, 12, n_heads=8, d_hidden=512)),
+    "scmulan": Case(
+        listing="ckpt_scMulan.pt",
+        lengths=(256, 1024),
+        peer=lambda c: _peers.gpt2(c["n_embd"], c["n_layer"], n_heads=20),
+    ),
+    "uce": Case(
+        listing="UCE 4-layer",
+        lengths=(256, 1536),
+        peer=lambda c: _peers.encoder(c["d_model"], c["nlayers"], n_heads=c["nhead"], d_hidden=c["d_hid"]),
+    ),
+    "cellfm": Case(listing="CellFM-80M"),
+}
+
+
+def listed(family: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The listing of the family's smallest checkpoint, and its configuration."""
+    content = json.loads((LISTS / f"{family}.json").read_text())
+    facts = next(facts for name, facts in content.items() if name.startswith(CASES[family].listing))
+    return facts["state_dict"], _peers.config_of(facts)
+
+
+def random_tensor(stored: list[Any]) -> torch.Tensor:
+    """Small random weights of a listed shape, equal for equal shapes, since some are one tensor stored twice.
+
+    Ones where a vector is a scale or a shift; zeros for whole numbers.
+    """
+    dtype, shape = stored if stored and isinstance(stored[0], str) else ("float32", stored)
+    if "int" in dtype:
+        return torch.zeros(shape, dtype=torch.int64)
+    torch.manual_seed(0)
+    return torch.randn(shape) * 0.02 if len(shape) > 1 else torch.ones(shape)
+
+
+def build(family: str) -> LCM:
+    """Our model of the listed size."""
+    shapes, config = listed(family)
+    spec = get_spec(family)
+    state = spec.keys.bare({name: random_tensor(stored) for name, stored in shapes.items()})
+    facts = ReleaseFacts(
+        config=config,
+        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+        given={name: value for name, value in UNSTATED.items() if name not in config},
+    )
+    spec = with_variants(spec, facts, SimpleNamespace(specials=spec.vocabulary.specials))
+    for source in spec.arrays.values():
+        if isinstance(source, StoredArray):
+            state.pop(source.tensor)
+    return build_lcm(resolve_sizes(spec.architecture, facts), spec.keys.forward(state))
+
+
+def ours(family: str, device: str) -> Callable[[int], object]:
+    """Read one random sentence of a length."""
+    lcm = build(family).to(device)
+
+    def read(length: int) -> object:
+        ids = torch.arange(5, length + 5, device=device).unsqueeze(0) % 900
+        tokens = TokenTensors(
+            token_ids_bl=ids,
+            mask_bl=None,
+            gene_mask_bl=torch.ones_like(ids, dtype=torch.bool),
+            value_bl=1.0 + ids % 4,
+            condition_b=torch.zeros(1, dtype=torch.long, device=device),
+        )
+        with torch.inference_mode():
+            x_bld = lcm(tokens)
+            return x_bld if lcm.decoder is None else lcm.decode(x_bld, tokens)
+
+    return read
+
+
+def theirs(family: str, device: str) -> Callable[[int], object] | None:
+    """Read one random sentence of token vectors of a length by the peer, where there is one."""
+    make = CASES[family].peer
+    if make is None:
+        return None
+    forward = make(listed(family)[1])
+    width = as_width(family)
+    if isinstance(forward, torch.nn.Module):
+        forward.to(device)
+
+    def read(length: int) -> object:
+        with torch.inference_mode():
+            return forward(torch.randn(1, length, width, device=device))
+
+    return read
+
+
+def as_width(family: str) -> int:
+    """Width of a token vector."""
+    config = listed(family)[1]
+    return next(
+        config[key] for key in ("hidden_size", "n_embd", "dim_model", "dim", "embsize", "d_model") if key in config
+    )
+
+
+MEMORY = """
+import sys
+import torch
+import zoo
+from _setting import forget_peak, own_peak
+torch.set_num_threads(2)
+side, family, length = sys.argv[1], sys.argv[2], int(sys.argv[3])
+read = (zoo.ours if side == "ours" else zoo.theirs)(family, "cpu")
+forget_peak()
+read(length)
+print(own_peak())
+"""
+
+
+def rows_of(family: str, given: argparse.Namespace) -> list[dict[str, object]]:
+    """Time both sides in turn, at each length."""
+    case = CASES[family]
+    sides = {"sclcm": ours(family, given.device), "peer": theirs(family, given.device)}
+    present = {name: read for name, read in sides.items() if read is not None}
+    longest = max(case.lengths)
+    memory = {
+        name: peak_memory(MEMORY, "ours" if name == "sclcm" else "peer", family, str(longest)) for name in present
+    }
+    rows = []
+    for length in case.lengths:
+        seconds = alternate({name: partial(read, length) for name, read in present.items()}, repeats=given.repeats)
+        rows.append(
+            {
+                "family": family,
+                "tokens": length,
+                "cells/s": f"{1 / seconds['sclcm']:.2f}",
+                "us a token": f"{1e6 * seconds['sclcm'] / length:.0f}",
+                "peer, us a token": f"{1e6 * seconds['peer'] / length:.0f}"
+                if "peer" in seconds
+                else "no library has it",
+                "against the peer": f"{seconds['peer'] / seconds['sclcm']:.2f}x" if "peer" in seconds else "",
+                "peak memory (MB)": f"{memory['sclcm']:.0f}" if length == longest else "",
+                "the peer's": f"{memory['peer']:.0f}" if length == longest and "peer" in memory else "",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Run everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", help="file to write the table to")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    results: dict[str, object] = {"machine": machine(given.device), "zoo": []}
+    for family in given.families:
+        rows = rows_of(family, given)
+        results["zoo"] += rows  # type: ignore[operator]
+        print(table(rows) if family == given.families[0] else "\n".join(table(rows).splitlines()[2:]), flush=True)
+    print(results["machine"], file=sys.stderr)
+    save_json(given.json, results)
+
+
+if __name__ == "__main__":
+    main()
