@@ -58,7 +58,7 @@ def release(tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"embsize": WIDTH, "nheads": 2, "max_len": 6}))
     tokens = ["<pad>", "<cls>", "<mask>", *GENES]
-    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (tmp_path / "toy_genes.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     return tmp_path
 
 

@@ -30,7 +30,7 @@ SPEC = ModelSpec(
         input="raw counts, gene symbols",
     ),
     vocabulary=VocabularySource(
-        files=("vocab.json",), ids="symbol", specials=("<pad>", "<cls>", "<mask>"), pad="<pad>", mask="<mask>"
+        files=("toy_genes.json",), ids="symbol", specials=("<pad>", "<cls>", "<mask>"), pad="<pad>", mask="<mask>"
     ),
     encoding=Encoding(
         normalize=(LogNormalize(target_sum=1e4),),
@@ -73,6 +73,6 @@ SPEC = ModelSpec(
     recipes={"embed": Recipe(pooling=FirstToken()), "mean": Recipe(pooling=MeanPooling(), l2_normalize=True)},
     weights=("model.safetensors",),
     checkpoints={
-        "none": Checkpoint(description="never trained", license="BSD-3-Clause", source="nowhere", files=("vocab.json",))
+        "none": Checkpoint(description="never trained", license="BSD-3-Clause", source="nowhere", files=("toy_genes.json",))
     },
 )
