@@ -1,4 +1,4 @@
-"""Shared set-up of the tests: a device check for the `gpu` mark, pictures drawn without a screen."""
+"""Shared set-up of the tests: a device check for the `gpu` mark, pictures without a screen, one thread a test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests run side by side, one a processor, on tensors too small for threads: more of those would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _has_device() -> bool:
