@@ -172,6 +172,7 @@ SPEC = ModelSpec(
     checkpoints={
         "v1-10m": Checkpoint(
             description="V1, 6 blocks of width 256, 27 million human cells",
+            n_parameters=10_288_722,
             license="Apache-2.0",
             hub=HubFiles(
                 repository=REPOSITORY,
@@ -188,6 +189,7 @@ SPEC = ModelSpec(
         ),
         "v2-104m": Checkpoint(
             description="V2, 12 blocks of width 768, 104 million human cells",
+            n_parameters=104_386_867,
             license="Apache-2.0",
             hub=HubFiles(
                 repository=REPOSITORY,
@@ -206,6 +208,7 @@ SPEC = ModelSpec(
         ),
         "v2-104m-clcancer": Checkpoint(
             description="V2, 12 blocks of width 768, continued on 14 million cancer cells",
+            n_parameters=104_386_867,
             license="Apache-2.0",
             hub=HubFiles(
                 repository=REPOSITORY,
@@ -219,6 +222,7 @@ SPEC = ModelSpec(
         ),
         "v2-316m": Checkpoint(
             description="V2, 18 blocks of width 1,152, 104 million human cells",
+            n_parameters=316_354_867,
             license="Apache-2.0",
             hub=HubFiles(
                 repository=REPOSITORY,

@@ -275,6 +275,7 @@ SPEC = ModelSpec(
     checkpoints={
         "human": Checkpoint(
             description="12 blocks of width 512, 33 million normal human cells",
+            n_parameters=51_330_049,
             license=LICENSE,
             source=DRIVE + "whole-human",
             files=FILES,

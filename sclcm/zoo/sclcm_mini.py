@@ -63,6 +63,7 @@ SPEC = ModelSpec(
     checkpoints={
         "v1": Checkpoint(
             description="human cells of 21 public sets and 504 average profiles; genes as Ensembl ids",
+            n_parameters=2_792_832,
             license="BSD-3-Clause",
             bundled="sclcm-mini",
         )

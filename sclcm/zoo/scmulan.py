@@ -131,6 +131,7 @@ SPEC = ModelSpec(
     checkpoints={
         "heca-10m": Checkpoint(
             description="369 million parameters, 24 blocks of width 1,120, 10 million human cells of 7 organs",
+            n_parameters=368_800_320,
             license="MIT (of the repository; none is stated for the weights alone)",
             source=(
                 "weights: the cloud link in the README of github.com/SuperBianC/scMulan; meta_info.pt: scMulan/utils "

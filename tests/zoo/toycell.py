@@ -73,6 +73,8 @@ SPEC = ModelSpec(
     recipes={"embed": Recipe(pooling=FirstToken()), "mean": Recipe(pooling=MeanPooling(), l2_normalize=True)},
     weights=("model.safetensors",),
     checkpoints={
-        "none": Checkpoint(description="never trained", license="BSD-3-Clause", source="nowhere", files=("toy_genes.json",))
+        "none": Checkpoint(
+            description="never trained", license="BSD-3-Clause", source="nowhere", files=("toy_genes.json",)
+        )
     },
 )
