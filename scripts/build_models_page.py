@@ -49,7 +49,7 @@ def row(family: str, checkpoints: list[dict]) -> str:
         first["extra_tokens"] or "none",
         first["backbone"],
         first["objective"],
-        distinct([short(model["n_parameters"]) for model in checkpoints if model["n_parameters"]]) or "as it is built",
+        distinct([short(model["n_parameters"]) for model in checkpoints if model["n_parameters"]]) or "not stated",
         first["corpus"],
         ", ".join(first["species"]),
         ", ".join(first["tasks"]),
