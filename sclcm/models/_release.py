@@ -274,7 +274,9 @@ def _array_of_file(file: Path | None, vocabulary: GeneVocabulary) -> np.ndarray 
 
 def _made_whole(found: np.ndarray) -> np.ndarray:
     """Round halves up, as in the making of a corpus; what is no number, or rounds to zero, becomes one."""
-    whole = np.floor(np.nan_to_num(found) + 0.5)
+    numbers = np.nan_to_num(found)
+    below = np.floor(numbers)
+    whole = below + (numbers - below >= 0.5)
     return np.where(whole == 0, 1.0, whole)
 
 
