@@ -178,7 +178,7 @@ def _as_said(obs: pd.DataFrame, value: str | int | None, known: _Known) -> np.nd
     if number is None:
         msg = (
             f"`conditions[{known.name!r}]` is {value!r}, which is neither a column of `.obs` ({list(obs.columns)}) nor "
-            f"a {known.name} that {known.model!r} knows: {known.listed}. None says that no value fits."
+            f"one of the values that {known.model!r} knows: {known.listed}. None says that no value fits."
         )
         raise ValueError(msg)
     return np.full(len(obs), number, dtype=np.int32)

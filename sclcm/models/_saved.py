@@ -159,7 +159,7 @@ def load_saved(folder: Path) -> Pretrained:
     prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files[0])
     architecture = _declared(config, "architecture", LCMConfig, file=files[0])
     lcm = build_lcm(architecture, tensors)
-    return Pretrained(
+    pretrained = Pretrained(
         name=config["name"],
         family=config["family"],
         vocabulary=_vocabulary(files[1], config, n_rows=lcm.embed.gene.num_embeddings),
@@ -178,6 +178,21 @@ def load_saved(folder: Path) -> Pretrained:
         digest=digest,
         **more,
     )
+    _check_conditions(pretrained, files[0])
+    return pretrained
+
+
+def _check_conditions(model: Pretrained, file: Path) -> None:
+    """Refuse encodings whose conditions are no tokens of the vocabulary, or do not belong together."""
+    own = [recipe.encoding for recipe in model.recipes.values() if recipe.encoding is not None]
+    for encoding in (model.encoding, *own):
+        names = {name for token in encoding.context for name in (*token.tokens, *token.aliases.values())}
+        for choice in encoding.choices:
+            names |= choice.by_token.keys()
+            if not {choice.otherwise, *choice.by_token.values()} <= choice.arrays.keys():
+                _damaged(file, f"lacks arrays among which {choice.name!r} is to choose")
+        if unknown := sorted(names - model.vocabulary.specials.keys()):
+            _damaged(file, f"names the token {unknown[0]!r}, which its vocabulary does not have")
 
 
 def _read_fields(file: Path, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,6 +168,23 @@ def test_saved_model_is_the_same(model, adata, tmp_path):
         assert np.array_equal(vectors(adata, again, recipe=recipe), vectors(adata, model, recipe=recipe))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda encoding: encoding["context"][0]["tokens"].append("frog"), "names the token 'frog'"),
+        (lambda encoding: encoding["normalize"][1]["choice"].update(otherwise="visium"), "lacks arrays among which"),
+    ],
+)
+def test_saved_model_with_conditions_of_another_is_refused(model, tmp_path, change, message):
+    model.save(tmp_path / "saved")
+    file = tmp_path / "saved" / "config.json"
+    config = json.loads(file.read_text())
+    change(config["encoding"])
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "saved")
+
+
 def test_description_says_what_cells_are_told():
     found = describe("nicheformer")
     assert found["conditions"]["specie"] == ["human", "mouse"]

@@ -87,6 +87,22 @@ def test_encoding_names_arrays_and_tokens_that_the_spec_declares(spec):
     assert {*spec.encoding.prefix, *spec.encoding.suffix} <= set(spec.vocabulary.specials)
 
 
+def encodings(spec):
+    return [spec.encoding, *(recipe.encoding for recipe in all_recipes(spec) if recipe.encoding is not None)]
+
+
+def test_conditions_name_tokens_and_arrays_that_the_spec_declares(spec):
+    for encoding in encodings(spec):
+        known = {name for token in encoding.context for name in (*token.tokens, *token.aliases.values())}
+        assert known <= set(spec.vocabulary.specials)
+        assert all(set(token.aliases.values()) <= set(token.tokens) for token in encoding.context)
+        for choice in encoding.choices:
+            assert set(choice.arrays.values()) <= set(spec.arrays)
+            assert {choice.otherwise, *choice.by_token.values()} <= set(choice.arrays)
+            followed = next(token for token in encoding.context if token.name == choice.follows)
+            assert set(choice.by_token) <= set(followed.tokens)
+
+
 def test_model_that_reads_values_gets_them(spec):
     assert spec.architecture.value is None or spec.encoding.value is not None
 
