@@ -85,6 +85,14 @@ def check_settings(settings: Any) -> None:
             raise ValueError(msg)
 
 
+def within_places(encoding: Encoding, architecture: LCMConfig) -> Encoding:
+    """Shorten the longest sentence, where nobody asked for its length, to the places that the model knows."""
+    if architecture.position is None or encoding.max_tokens is None:
+        return encoding
+    longest = min(as_int(encoding.max_tokens), as_int(architecture.position.n_positions))
+    return dataclasses.replace(encoding, max_tokens=longest)
+
+
 def check_places(encoding: Encoding, architecture: LCMConfig) -> None:
     """The longest sentence must not have more places than the model has vectors for."""
     if architecture.position is None or encoding.max_tokens is None:

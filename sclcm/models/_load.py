@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sclcm._sizes import ReleaseFacts, names_asked, resolve_sizes
+from sclcm._sizes import Given, ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
 from sclcm.models._brief import brief
-from sclcm.models._build import build_lcm, check_places, check_settings
+from sclcm.models._build import build_lcm, check_places, check_settings, within_places
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
 from sclcm.models._gene_vectors import recipes_with_tables
@@ -313,6 +313,8 @@ def load_release(
     if not isinstance(spec.vocabulary, LinkedIds):
         n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
         _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, folder)
+    if isinstance(spec.encoding.max_tokens, Given) and spec.encoding.max_tokens.name not in given:
+        encoding = within_places(encoding, architecture)
     check_places(encoding, architecture)
     species = given.get("species")
     return Pretrained(

@@ -146,6 +146,17 @@ def test_longest_sentence_may_be_given(model):
         loaded(CHECKPOINT, max_length=129)
 
 
+def test_model_that_knows_fewer_places_has_shorter_sentences(release):
+    def cut(state):
+        return {name: t[:40].clone() if name == "transformer.wpe.weight" else t for name, t in state.items()}
+
+    folder = release(cut, config={"n_positions": 40})
+    assert loaded(folder).encoding.max_tokens == 40
+    assert loaded(folder, max_length=30).encoding.max_tokens == 30
+    with pytest.raises(ValueError, match="Sentences may have 64 tokens, but the model knows 40 places"):
+        loaded(folder, max_length=64)
+
+
 # ---- sentences ----
 
 
