@@ -21,6 +21,12 @@ _SPELLINGS = {
 _KNOWN = {spelling: species for species, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
+def species_name(written: str) -> str:
+    """Return the name of a species as models know it, however human and mouse are spelt."""
+    bare = written.strip().lower()
+    return _KNOWN.get(bare, bare.replace(" ", "_"))
+
+
 def species_of_data(obs: pd.DataFrame, species: str | int | None) -> str | None:
     """Return the one species that the caller names or that a column says of all cells; `None` if there is none.
 

@@ -30,6 +30,7 @@ from sclcm.zoo._conditions import check_words
 from sclcm.zoo._modules import LinkedIds
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
+from sclcm.zoo._species import SpeciesTables
 from sclcm.zoo._submodels import InSubmodels
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def _conditions(spec: ModelSpec) -> dict[str, list[str]]:
     tokens = {token.name: list(token.tokens) for token in spec.encoding.context}
     choices = {choice.name: list(choice.arrays) for choice in spec.encoding.choices}
     reads_species = spec.architecture.fusion is not None or spec.architecture.prefix is not None
+    reads_species = reads_species or isinstance(spec.vocabulary, SpeciesTables)
     return {**tokens, **choices, **({"species": list(spec.vocabulary.species)} if reads_species else {})}
 
 

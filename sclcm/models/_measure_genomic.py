@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -182,7 +183,8 @@ def _longest(pretrained: Pretrained) -> int:
 def genomic_vectors(m: Measurement, probe: probes.GenomicVectors, name: str) -> np.ndarray:
     """Token vectors of some cells in the company of their batch."""
     cells, lcm = genomic(m), with_padding_bias(m.pretrained, probe.padding_bias)
-    n_blocks = lcm.n_blocks if probe.n_blocks < 0 else probe.n_blocks
+    asked = int(re.sub(r".*?(\d+)$", r"\1", name)) + 1 if probe.n_blocks is None else probe.n_blocks
+    n_blocks = lcm.n_blocks if asked < 0 else asked
     rows = np.asarray(m.draws[probe.cells])
     of_cell: dict[int, np.ndarray] = {}
     for batch in cells.batches():

@@ -7,12 +7,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from sclcm.data.genes import candidate_columns, choose_gene_names, gene_names
+from sclcm.data.species import species_name
 from sclcm.genes.species import species_of_ids
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from sclcm.data.context import Conditions
     from sclcm.genes.vocabulary import GeneVocabulary
     from sclcm.models._pretrained import Pretrained
 
@@ -23,9 +25,16 @@ _NEAR = 0.9
 
 
 def fit_species(
-    adata: AnnData, pretrained: Pretrained, *, use_raw: bool = False, gene_key: str | None = None
-) -> Pretrained:
-    """Return a model that knows several species as the one whose genes a data set holds; any other as it is.
+    adata: AnnData,
+    pretrained: Pretrained,
+    conditions: Conditions | None = None,
+    *,
+    use_raw: bool = False,
+    gene_key: str | None = None,
+) -> tuple[Pretrained, Conditions]:
+    """Return a model that reads the genes of several species, each by a table of its own, as that of a data set.
+
+    Any other model is returned as it is.
 
     Parameters
     ----------
@@ -33,17 +42,49 @@ def fit_species(
         The data set.
     pretrained
         The model.
+    conditions
+        What the caller says of the cells: `"species"` is one, or the column of obs that names the one of all cells.
     use_raw
         Whether genes are those of `.raw`.
     gene_key
         Column of var with gene names, or `None` to find it.
+
+    Returns
+    -------
+    The model, and the conditions that are left to it.
     """
+    left = dict(conditions or {})
     if not pretrained.vocabulary.siblings:
-        return pretrained
-    var = adata.raw.var if use_raw and adata.raw is not None else adata.var
-    chosen = _tell(pretrained, var, gene_key)
-    logger.info("%s: reading the genes as those of %s", pretrained.name, chosen.species[0])
-    return dataclasses.replace(pretrained, vocabulary=chosen)
+        return pretrained, left
+    said = left.pop("species", None)
+    if said is None:
+        var = adata.raw.var if use_raw and adata.raw is not None else adata.var
+        chosen = _tell(pretrained, var, gene_key)
+        logger.info("%s: reading the genes as those of %s", pretrained.name, chosen.species[0])
+    else:
+        chosen = pretrained.vocabulary.of_species(_said(adata.obs, pretrained.vocabulary, str(said)))
+    return dataclasses.replace(pretrained, vocabulary=chosen), left
+
+
+def _said(obs: pd.DataFrame, vocabulary: GeneVocabulary, said: str) -> str:
+    """Return the species that is said, or that a column says of all cells."""
+    known = (*vocabulary.species, *vocabulary.siblings)
+    if species_name(said) in known:
+        return species_name(said)
+    if said not in obs:
+        msg = (
+            f"The condition 'species' is {said!r}, neither a species that the model knows "
+            f"({', '.join(map(repr, known))}) nor a column of `.obs`; its columns are {list(obs.columns)}."
+        )
+        raise KeyError(msg)
+    names = obs[said].unique()
+    if len(names) != 1 or species_name(str(names[0])) not in known:
+        msg = (
+            f"`.obs[{said!r}]` names {', '.join(map(repr, map(str, names[:5])))}; expected one of "
+            f"{', '.join(map(repr, known))} for all cells. Embed the cells of each species on their own."
+        )
+        raise ValueError(msg)
+    return species_name(str(names[0]))
 
 
 def _tell(pretrained: Pretrained, var: pd.DataFrame, gene_key: str | None) -> GeneVocabulary:
@@ -66,7 +107,7 @@ def _tell(pretrained: Pretrained, var: pd.DataFrame, gene_key: str | None) -> Ge
         counts = ", ".join(f"{species} ({reports[species].n_covered:,})" for species in near)
         msg = (
             f"The genes of the data could be of several species that {pretrained.name!r} knows: {counts}. Say which, "
-            f"as in `model = sclcm.models.load({pretrained.name!r}, species={near[0]!r})`."
+            f"as in `conditions={{'species': {near[0]!r}}}`, or when the model is loaded, `load(..., species=...)`."
         )
         raise ValueError(msg)
     return known[near[0]] if most else pretrained.vocabulary

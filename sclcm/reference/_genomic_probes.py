@@ -45,7 +45,7 @@ class GenomicVectors:
     Parameters
     ----------
     n_blocks
-        After so many blocks; -1 is all of them.
+        After so many blocks; -1 is all of them, `None` the block whose number, from zero, the array's name ends in.
     cells
         Array of `expected.npz` that names the cells.
     padding_bias
@@ -54,7 +54,7 @@ class GenomicVectors:
         A head applied to every token, or `None`.
     """
 
-    n_blocks: int
+    n_blocks: int | None
     cells: str
     padding_bias: float
     head: str | None = None

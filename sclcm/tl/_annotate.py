@@ -101,7 +101,7 @@ def annotate(
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
-    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
+    pretrained, _ = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
     keys = annotate_keys(pretrained.name, key_added)
     asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
     read = partial(open_input, adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)

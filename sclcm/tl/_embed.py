@@ -86,7 +86,8 @@ def embed(
         The matrix holds not what the recipe reads (the message names the place that does), or too few genes are known.
     """
     check_copy(adata, copy=copy)
-    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
+    read_from: dict[str, Any] = {"use_raw": use_raw, "gene_key": gene_key}
+    pretrained, told = fit_species(adata, load(model, device=device, dtype=dtype), conditions, **read_from)
     pretrained = pretrained.reading(chosen := pretrained.recipe(recipe))
     keys = embed_keys(pretrained.name, key_added)
     check_batch_size(batch_size)
@@ -94,11 +95,10 @@ def embed(
         adata,
         pretrained,
         layer=layer,
-        use_raw=use_raw,
-        gene_key=gene_key,
         batch_key=batch_key,
-        conditions=conditions,
+        conditions=told,
         random_state=random_state,
+        **read_from,
     )
     vectors = embed_cells(data, pretrained, chosen, batch_size=batch_size)
     noted = {

@@ -95,7 +95,7 @@ def embed_genes(
     check_copy(adata, copy=copy)
     _check_how(how)
     check_batch_size(batch_size)
-    pretrained = fit_species(adata, load(model, device=device, dtype=dtype), gene_key=gene_key)
+    pretrained, told = fit_species(adata, load(model, device=device, dtype=dtype), conditions, gene_key=gene_key)
     keys = gene_embed_keys(pretrained.name, key_added)
     if how in ("vocabulary", "fixed"):
         features = pretrained.fixed_gene_vectors if how == "fixed" else pretrained.gene_vectors
@@ -103,7 +103,7 @@ def embed_genes(
     else:
         chosen = pretrained.gene_recipe(recipe) if how == "decoder" else None
         read = _with_measured_genes(pretrained) if how == "measured" else _reading(pretrained, chosen)
-        cells: dict[str, Any] = {"batch_key": batch_key, "conditions": conditions, "random_state": random_state}
+        cells: dict[str, Any] = {"batch_key": batch_key, "conditions": told, "random_state": random_state}
         data = open_input(adata, read, layer=layer, gene_key=gene_key, **cells)
         average = _means_by_place if how == "by_place" else _means if chosen is None else partial(_decoded, chosen)
         vectors, facts = average(data, read, model_layer=model_layer, batch_size=batch_size, mask_padding=mask_padding)

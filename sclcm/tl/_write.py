@@ -51,6 +51,7 @@ def provenance(pretrained: Pretrained) -> dict[str, Any]:
         "model": pretrained.name,
         "family": pretrained.family,
         "checkpoint_sha256": pretrained.sha256,
+        "species": list(pretrained.vocabulary.species),
         "device": str(pretrained.device),
         "dtype": str(pretrained.dtype).removeprefix("torch."),
         "sclcm_version": version("sclcm"),

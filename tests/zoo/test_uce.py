@@ -19,6 +19,7 @@ from scipy import sparse
 import sclcm.reference
 from sclcm._settings import settings
 from sclcm.models import build, load, with_species
+from sclcm.models._pass import open_input
 from sclcm.models._species import fit_species
 from sclcm.models._verify import summary, verify
 from sclcm.tl import embed, embed_genes
@@ -143,15 +144,15 @@ def test_ensembl_ids_are_read_by_the_resolver(adata, model):
 def test_species_is_told_by_its_genes(model):
     for species in model.vocabulary.siblings:
         names = [*model.vocabulary.siblings[species].features, "unknown1"]
-        assert fit_species(data_of(names), model).vocabulary.species == (species,), species
+        assert fit_species(data_of(names), model)[0].vocabulary.species == (species,), species
 
 
 def test_species_is_told_by_ids_where_symbols_are_those_of_another(model):
     names = model.vocabulary.features[:20].tolist()
     data = data_of([*names, "ENSSSCG00000012345"], symbol=[*names, "ENSSSCG00000012345"])
-    assert fit_species(data, model).vocabulary.species == ("pig",)
+    assert fit_species(data, model)[0].vocabulary.species == ("pig",)
     data = data_of(names, gene_ids=[f"ENSG{i:011d}" for i in range(20)])
-    assert fit_species(data, model).vocabulary.species == ("human",)
+    assert fit_species(data, model)[0].vocabulary.species == ("human",)
 
 
 def test_equally_likely_species_have_to_be_named(model):
@@ -165,9 +166,9 @@ def test_equally_likely_species_have_to_be_named(model):
         for species in ("pig", "frog")
     }
     both = dataclasses.replace(model, vocabulary=dataclasses.replace(model.vocabulary, siblings=vocabularies))
-    with pytest.raises(ValueError, match=r"several species .*: pig \(2\), frog \(2\).*species='pig'"):
+    with pytest.raises(ValueError, match=r"several species .*: pig \(2\), frog \(2\).*'species': 'pig'"):
         fit_species(shared, both)
-    assert fit_species(shared, both.of_species("frog")).vocabulary.species == ("frog",)
+    assert fit_species(shared, both.of_species("frog"))[0].vocabulary.species == ("frog",)
 
 
 def test_species_that_is_given_is_taken(model):
@@ -178,6 +179,34 @@ def test_species_that_is_given_is_taken(model):
     assert (vectors(data, mouse) == vectors(data, model.of_species("mouse"))).all()
     with pytest.raises(ValueError, match=r"`species` is 'rat'; the model knows 'human', 'mouse'"):
         loaded(species="rat")
+
+
+def test_species_may_be_said_with_the_cells(model):
+    data = data_of(model.vocabulary.siblings["mouse"].features)
+    data.obs["organism"] = pd.Categorical(["Mus musculus"] * data.n_obs)
+    wanted = vectors(data, model.of_species("mouse"))
+    for said in ("mouse", "Mus musculus", "organism", None):
+        found = embed(data, model, conditions={"species": said}, copy=True)
+        assert (found.obsm["X_uce"] == wanted).all()
+        assert found.uns["uce"]["params"]["species"] == ["mouse"]
+    with pytest.raises(ValueError, match="'uce' knows 0 of the 20 genes"):
+        embed(data, model, conditions={"species": "Macaca mulatta"})
+    with pytest.raises(KeyError, match=r"'species' is 'axolotl', neither a species that the model knows .*'human'"):
+        embed(data, model, conditions={"species": "axolotl"})
+    data.obs["organism"] = ["mouse", "mouse", "human", "human"]
+    with pytest.raises(
+        ValueError, match=r"`.obs\['organism'\]` names 'mouse', 'human'; expected one of .* on their own"
+    ):
+        embed(data, model, conditions={"species": "organism"})
+    assert embed_genes(data, model, conditions={"species": "mouse"}, copy=True).varm["uce_genes"].shape == (20, 24)
+
+
+def test_sentences_do_not_depend_on_chunks(adata, model):
+    whole, parts = (
+        [model.encode(chunk) for chunk in open_input(adata, model).chunks(model, chunk_size=size)] for size in (15, 4)
+    )
+    assert len(parts) == 4
+    assert (np.concatenate([part.token_ids for part in parts]) == whole[0].token_ids).all()
 
 
 def test_genes_of_species_have_tokens_of_their_own(model):

@@ -43,7 +43,7 @@ ARRAYS = {
     "batch_seq_len": GenomicSentences(part="widths"),
     "hidden_cells": RowDraw(),
     "input_embedding": VECTORS,
-    "hidden_layer0": replace(VECTORS, n_blocks=1),
+    "hidden_layer*": replace(VECTORS, n_blocks=None),
     "last_hidden": replace(VECTORS, n_blocks=-1),
     "gene_output": replace(VECTORS, n_blocks=-1, head="cell"),
     "predict_rows": PAIRS,
