@@ -16,17 +16,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Config:
-    """A key of the release's own configuration file; dots go into nested dictionaries."""
+    """A key of the release's own configuration file; dots go into nested dictionaries.
+
+    Where the file may lack it, `default` is what the authors' code takes instead.
+    """
 
     key: str
+    default: int | None = None
 
 
 @dataclass(frozen=True)
 class Shape:
-    """An axis of a tensor, named as in the release."""
+    """An axis of a tensor, named as in the release; `absent` is the size where the release may lack the tensor."""
 
     tensor: str
     axis: int = 0
+    absent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,10 @@ class ReleaseFacts:
     def value(self, rule: Rule) -> Any:  # noqa: PLR0911
         """Return what a rule stands for in this release; a `ValueError` says what is missing."""
         match rule:
-            case Config(key):
-                return self._config(key)
-            case Shape(tensor, axis):
-                return self._shape(tensor, axis)
+            case Config(key, default):
+                return self._config(key, default)
+            case Shape(tensor, axis, absent):
+                return self._shape(tensor, axis, absent)
             case Count(pattern, per):
                 return self._count(pattern, per)
             case Present(tensor):
@@ -151,21 +156,25 @@ class ReleaseFacts:
     def _shapes(self, pattern: str, axis: int) -> tuple[int, ...]:
         regex = template_regex(pattern)
         found = [(int(match[1]), name) for name in self.shapes if (match := regex.fullmatch(name))]
-        return tuple(self._shape(name, axis) for _, name in sorted(found))
+        return tuple(self._shape(name, axis, None) for _, name in sorted(found))
 
-    def _config(self, key: str) -> Any:
+    def _config(self, key: str, default: int | None) -> Any:
         if key in self.given:
             return self.given[key]
         value: Any = self.config
         for part in key.split("."):
             if not isinstance(value, Mapping) or part not in value:
+                if default is not None:
+                    return default
                 msg = f"The release's configuration lacks {key!r}; pass it, as in `load(..., {key}=...)`."
                 raise ValueError(msg)
             value = value[part]
         return value
 
-    def _shape(self, tensor: str, axis: int) -> int:
+    def _shape(self, tensor: str, axis: int, absent: int | None) -> int:
         if tensor not in self.shapes:
+            if absent is not None:
+                return absent
             msg = f"The release lacks the tensor {tensor!r}, from which a size is read; the file may be incomplete."
             raise ValueError(msg)
         shape = self.shapes[tensor]

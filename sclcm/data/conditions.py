@@ -11,6 +11,46 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
+def number_sets(obs: pd.DataFrame, key: Hashable | None, *, model: str) -> np.ndarray:
+    """Number the sets of cells that inform each other, in the order of their first cells.
+
+    Parameters
+    ----------
+    obs
+        The table of the cells.
+    key
+        Its column; `None` makes one set of all cells.
+    model
+        Name of the model, for messages.
+
+    Returns
+    -------
+    Shape `(cells,)`, int64, from 0.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        The column is missing for a cell.
+    """
+    if key is None:
+        return np.zeros(len(obs), dtype=np.int64)
+    column = _column(obs, key, model=model, what="the set of each cell")
+    return pd.factorize(column.astype(object))[0].astype(np.int64)
+
+
+def _column(obs: pd.DataFrame, key: Hashable, *, model: str, what: str) -> pd.Series:
+    if key not in obs:
+        msg = f"`.obs` has no column {key!r}; its columns are {list(obs.columns)}."
+        raise KeyError(msg)
+    column = obs[key]
+    if missing := int(column.isna().sum()):
+        msg = f"`.obs[{key!r}]` is missing for {missing} cells; {model!r} needs {what}."
+        raise ValueError(msg)
+    return column
+
+
 def number_conditions(obs: pd.DataFrame, key: Hashable, *, n_conditions: int, model: str) -> np.ndarray:
     """Number the batches of cells.
 
@@ -39,13 +79,7 @@ def number_conditions(obs: pd.DataFrame, key: Hashable, *, n_conditions: int, mo
     ValueError
         A batch is missing, or the model knows fewer.
     """
-    if key not in obs:
-        msg = f"`.obs` has no column {key!r}; its columns are {list(obs.columns)}."
-        raise KeyError(msg)
-    column = obs[key]
-    if missing := int(column.isna().sum()):
-        msg = f"`.obs[{key!r}]` is missing for {missing} cells; {model!r} needs the batch of each cell."
-        raise ValueError(msg)
+    column = _column(obs, key, model=model, what="the batch of each cell")
     if pd.api.types.is_integer_dtype(column):
         numbers, shown = column.to_numpy().astype(np.int64), f"numbers from {column.min()} to {column.max()}"
     else:

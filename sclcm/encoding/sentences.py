@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sclcm.encoding.chunks import CellChunk
     from sclcm.encoding.context import ArrayChoice, ContextToken
+    from sclcm.encoding.coordinates import FieldCoordinates
     from sclcm.encoding.expand import StoreAll, StoreMeasured
     from sclcm.encoding.recount import CapTotal
     from sclcm.encoding.values import ValueStep
@@ -80,6 +81,8 @@ class Encoding:
         What becomes of the counts before all else, or `None`.
     depth
         Special tokens after all others whose values are made of the total of the cell, or `None`.
+    coordinates
+        Where cells lie in space, for models whose tokens are cells, or `None`.
     """
 
     normalize: tuple[NormalizeStep, ...] = ()
@@ -96,6 +99,7 @@ class Encoding:
     total_key: str | None = None
     recount: CapTotal | None = None
     depth: DepthTokens | None = None
+    coordinates: FieldCoordinates | None = None
 
     @property
     def by_var(self) -> bool:

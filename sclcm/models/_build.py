@@ -13,6 +13,7 @@ from sclcm._sizes import as_int
 from sclcm.models._declarations import check_declaration
 from sclcm.nn.lcm import LCM
 from sclcm.nn.priors import Partners
+from sclcm.nn.set_configs import GridPositions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,17 +88,19 @@ def check_settings(settings: Any) -> None:
 
 def within_places(encoding: Encoding, architecture: LCMConfig) -> Encoding:
     """Shorten the longest sentence, where nobody asked for its length, to the places that the model knows."""
-    if architecture.position is None or encoding.max_tokens is None:
+    position = architecture.position
+    if position is None or isinstance(position, GridPositions) or encoding.max_tokens is None:
         return encoding
-    longest = min(as_int(encoding.max_tokens), as_int(architecture.position.n_positions))
+    longest = min(as_int(encoding.max_tokens), as_int(position.n_positions))
     return dataclasses.replace(encoding, max_tokens=longest)
 
 
 def check_places(encoding: Encoding, architecture: LCMConfig) -> None:
     """The longest sentence must not have more places than the model has vectors for."""
-    if architecture.position is None or encoding.max_tokens is None:
+    position = architecture.position
+    if position is None or isinstance(position, GridPositions) or encoding.max_tokens is None:
         return
-    longest, n_positions = as_int(encoding.max_tokens), as_int(architecture.position.n_positions)
+    longest, n_positions = as_int(encoding.max_tokens), as_int(position.n_positions)
     if longest > n_positions:
         msg = f"Sentences may have {longest:,} tokens, but the model knows {n_positions:,} places; ask for fewer."
         raise ValueError(msg)

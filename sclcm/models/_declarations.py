@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 from sclcm import _sizes
 from sclcm.encoding import (
     context,
+    coordinates,
     depth,
     expand,
     factors,
@@ -30,6 +31,7 @@ from sclcm.nn import (
     gated_configs,
     prior_configs,
     readouts,
+    set_configs,
     table_configs,
 )
 from sclcm.zoo import _labels, _modules, _recipes, _spec
@@ -47,9 +49,10 @@ _MODULES = (
         gated_configs,
         prior_configs,
         readouts,
+        set_configs,
         table_configs,
     ),
-    *(context, depth, expand, factors, fixed_bins, groups, normalize, recount, select, sentences, values),
+    *(context, coordinates, depth, expand, factors, fixed_bins, groups, normalize, recount, select, sentences, values),
     *(_labels, _modules, _recipes, _spec),
 )
 _ROOTS = (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sclcm.zoo._vocabularies import SynonymTable, TokenLists, VarNames, WiderGenes
+    from sclcm.zoo._vocabularies import ListedGenes, SynonymTable, TokenLists, VarNames, WiderGenes
 
 _MAX_BYTES = 64 << 20
 
@@ -101,6 +101,15 @@ def _numbered(source: GeneList | VarNames, genes: list[str]) -> GeneVocabulary:
         species=source.species,
         merge=source.merge,
     )
+
+
+def read_listed_genes(source: ListedGenes, release: Files) -> GeneVocabulary:
+    """Read a vocabulary that is a list of genes in order of their ids."""
+    genes = names_in(release.dictionary(source.files), source.genes, kinds=(list, tuple))
+    token_to_id = {name: i for i, name in enumerate(genes)}
+    if len(token_to_id) < len(genes):
+        _refuse(source.genes, "names a gene twice")
+    return GeneVocabulary.from_mapping(token_to_id, specials=(), ids=source.ids, species=source.species)
 
 
 def names_in(content: Mapping[str, Any], key: str, *, kinds: tuple[type, ...] = (list, tuple, set)) -> list[str]:

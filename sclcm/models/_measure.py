@@ -31,6 +31,7 @@ from sclcm.models import (
 )
 from sclcm.models._load import load
 from sclcm.models._measure_input import aligned_input
+from sclcm.models._measure_sets import MEASURES as SET_MEASURES
 from sclcm.reference import _probes as probes
 from sclcm.zoo._registry import get_spec
 
@@ -307,6 +308,7 @@ class Measurement:
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
+    **SET_MEASURES,
     **_measure_draws.MEASURES,
     **_measure_filled.MEASURES,
     **_measure_collated.MEASURES,

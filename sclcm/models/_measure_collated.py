@@ -71,7 +71,7 @@ def token_vectors(m: Measurement, probe: probes.TokenVectors, name: str) -> Tens
         case "gene":
             x_bld = genes_bld
         case "value":
-            x_bld = lcm.embed.value(genes_bld, tokens.value_bl.to(genes_bld.dtype), tokens.gene_mask_bl) - genes_bld  # type: ignore[misc,union-attr]
+            x_bld = lcm.embed.value(genes_bld, tokens.value_bl.to(genes_bld.dtype), tokens.gene_mask_bl) - genes_bld  # type: ignore[misc,operator,union-attr]
         case "backbone":
             x_bld = lcm(tokens)
     return m.as_many(x_bld * real(tokens)[..., None], name)

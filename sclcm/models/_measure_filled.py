@@ -230,7 +230,7 @@ def partner_tokens(m: Measurement, probe: probes.PartnerTokens, name: str) -> np
 
 def fusion(m: Measurement) -> JoinedInputs:
     """Return the part of the model that joins what it knows of a gene."""
-    found = m.pretrained.lcm.embed.fusion
+    found = m.pretrained.lcm.sentence_embedder.fusion
     if found is None:
         msg = "The model has no prior vectors."
         raise ValueError(msg)

@@ -20,6 +20,7 @@ from sclcm.engine.infer import CellVectors, run, to_tensors
 from sclcm.models._build import build_lcm
 from sclcm.models._measure_draws import require_shape
 from sclcm.models._words import split_words
+from sclcm.nn.set_configs import GridPositions
 from sclcm.reference import _line_probes as probes
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def length_limit(m: Measurement, probe: probes.LengthLimit, name: str) -> np.nda
     stored = np.asarray(m.draws[name])
     require_shape(stored, (), name, kinds="iu")
     position, encoding = m.pretrained.architecture.position, m.pretrained.encoding
-    n_positions = NO_LIMIT if position is None else as_int(position.n_positions)
+    n_positions = NO_LIMIT
+    if position is not None and not isinstance(position, GridPositions):
+        n_positions = as_int(position.n_positions)
     if not len(encoding.prefix) + len(encoding.suffix) < stored <= n_positions:
         msg = f"{name!r} is {stored}, no length of a sentence with a gene for which the model has positions."
         raise ValueError(msg)

@@ -15,8 +15,6 @@ from tqdm import tqdm
 from sclcm._settings import settings
 from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
-from sclcm.data.conditions import number_conditions
-from sclcm.data.context import cell_context
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
@@ -28,9 +26,10 @@ from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.encoding.normalize import LogNormalizeToMedian
 from sclcm.encoding.sentences import fill_up
 from sclcm.engine.infer import Reducer, run, token_budget
+from sclcm.models._groups import choose_conditions, choose_context, choose_positions, choose_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -73,6 +72,10 @@ class Input:
     conditions
     species
         Numbers of the batch and of the species of each cell, for models that need them, shape `(cells,)`, or `None`.
+    sets
+        Number of the set of each cell, for models whose tokens are cells, shape `(cells,)`, or `None`.
+    positions
+        Where each cell lies in its set, from 0 to 1, for models that ask for it, shape `(cells, 2)`, or `None`.
     random_state
         Seed of the random steps of an encoding.
     counts_total
@@ -88,6 +91,8 @@ class Input:
     obs: pd.DataFrame
     conditions: np.ndarray | None = None
     species: np.ndarray | None = None
+    sets: np.ndarray | None = None
+    positions: np.ndarray | None = None
     random_state: int = 0
     counts_total: float = 0.0
     counts_kept: float = 0.0
@@ -122,7 +127,7 @@ class Input:
         longest = pretrained.encoding.max_tokens
         if pretrained.encoding.fills and longest is not None:
             n_places = as_int(longest)
-        with closing(self._pieces(pretrained, chunk_size, mask_padding=mask_padding)) as pieces:
+        with closing(self.pieces(pretrained, chunk_size=chunk_size, mask_padding=mask_padding)) as pieces:
             for _, chunk in groupby(pieces, key=lambda piece: piece.chunk):
                 yield from iter_batches(
                     [piece.sentences for piece in chunk],
@@ -133,17 +138,38 @@ class Input:
                     max_width=n_places or (None if longest is None else as_int(longest)),
                 )
 
-    def _pieces(self, pretrained: Pretrained, chunk_size: int, *, mask_padding: bool) -> Generator[_Piece]:
-        """Encode pieces of chunks in a thread, and keep account, in order."""
+    def pieces(
+        self,
+        pretrained: Pretrained,
+        *,
+        chunk_size: int = CHUNK_CELLS,
+        mask_padding: bool = True,
+        more: Callable[[CellChunk], Mapping[str, np.ndarray]] | None = None,
+    ) -> Generator[Piece]:
+        """Encode pieces of chunks in a thread, and keep account, in order.
+
+        Parameters
+        ----------
+        pretrained
+            The model.
+        chunk_size
+            Cells read at a time.
+        mask_padding
+            Whether padding is seen by nothing; otherwise it is part of the sentences.
+        more
+            Further facts of the cells of a piece, which become scalars of their sentences.
+        """
         reader = self._reader(pretrained, chunk_size)
 
-        def encode(block: RowBlock) -> _Piece:
+        def encode(block: RowBlock) -> Piece:
             chunk = self._chunk(reader, block, pretrained)
             sentences = self._encode(pretrained, chunk)
             if not mask_padding:
                 pad = pretrained.vocabulary.specials[pretrained.pad]
                 sentences = fill_up(sentences, pretrained.encoding, pad=pad)
-            return _Piece(chunk=block.chunk, sentences=sentences, account=_account(chunk))
+            if more is not None:
+                sentences = replace(sentences, scalars={**sentences.scalars, **more(chunk)})
+            return Piece(chunk=block.chunk, sentences=sentences, account=_account(chunk))
 
         with closing(map_ahead(encode, reader.pieces(), n_threads=THREADS, n_ahead=PIECES_AHEAD)) as pieces:
             for piece in pieces:
@@ -190,6 +216,7 @@ class Input:
             "matched_gene_share": float(self.alignment.report.matched_share),
             "matched_count_share": self.counts_kept / self.counts_total if self.counts_total else 0.0,
             "n_empty_cells": len(self.empty_cells),
+            **({} if self.sets is None else {"n_sets": int(self.sets.max(initial=-1)) + 1}),
         }
 
 
@@ -203,7 +230,7 @@ class _Account:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Piece:
+class Piece:
     """The sentences of some cells of the chunk that begins at row `chunk`."""
 
     chunk: int
@@ -246,7 +273,8 @@ def open_input(
     gene_key
         Column of var with gene names, or `None` to find it.
     batch_key
-        Column of obs with the batch of each cell; models that are bound to batches need it, others refuse it.
+        Column of obs with the batch of each cell; models that are bound to batches need it, models whose tokens are
+        cells take the cells of a batch for a set, others refuse it.
     conditions
         What the cells are, by the name of each context token or choice that the encoding has. For models of several
         species `"species"` is one or the column of obs that names it; without it, it is told from the genes.
@@ -255,10 +283,11 @@ def open_input(
     check_fit
         Whether too few known genes are an error, and bulk samples a warning.
     """
-    batches = _batch_numbers(adata, pretrained, batch_key) if check_fit else None
+    sets = choose_sets(adata, pretrained, batch_key) if check_fit else None
+    batches = choose_conditions(adata, pretrained, batch_key) if check_fit and sets is None else None
     said = dict(conditions or {})
     species = said.pop("species", None) if pretrained.reads_species else None
-    context = _context(adata, pretrained, said)
+    context = choose_context(adata, pretrained, said)
     check_random_state(random_state)
     source = choose_matrix(adata, layer=layer, use_raw=use_raw)
     if check_fit and pretrained.needs == "log1p":
@@ -294,38 +323,10 @@ def open_input(
         obs=adata.obs.assign(**context) if context else adata.obs,
         conditions=batches,
         species=_species(adata, pretrained, species, alignment=alignment),
+        sets=sets,
+        positions=None if sets is None else choose_positions(adata, pretrained, sets),
         random_state=int(random_state),
     )
-
-
-def _context(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None) -> dict[str, np.ndarray]:
-    """Return the number of each context token, and of each choice, that a cell has."""
-    return cell_context(
-        adata.obs,
-        pretrained.encoding,
-        vocabulary=pretrained.vocabulary,
-        pad=pretrained.pad,
-        arrays=pretrained.arrays,
-        conditions=conditions,
-        model=pretrained.name,
-    )
-
-
-def _batch_numbers(adata: AnnData, pretrained: Pretrained, batch_key: str | None) -> np.ndarray | None:
-    """Return the number of each cell's batch, for models that need it."""
-    n_conditions = pretrained.n_conditions
-    if n_conditions is None and batch_key is not None:
-        msg = f"`batch_key` is {batch_key!r}, but {pretrained.name!r} embeds each cell on its own; leave it out."
-        raise ValueError(msg)
-    if n_conditions is None:
-        return None
-    if batch_key is None:
-        msg = (
-            f"{pretrained.name!r} was fine-tuned on {n_conditions} batches and needs the batch of each cell; name its "
-            "column of `.obs` as `batch_key`."
-        )
-        raise ValueError(msg)
-    return number_conditions(adata.obs, batch_key, n_conditions=n_conditions, model=pretrained.name)
 
 
 def _species(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sclcm.nn.cell_configs import PlaceMean
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.fixed_vectors import FixedTable
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
+from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureLatent, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import ExpressionSum
 from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
@@ -55,9 +56,10 @@ class Pretrained:
         Columns of var that its authors' input contract names.
     pad
     mask
-        Names of the padding token and, where there is one, of the token that hides another.
+        Names of the padding token (empty where no sentence is padded) and, where there is one, of the token that hides
+        another.
     encoding
-        How counts become sentences.
+        How counts become sentences; where tokens are cells, what is summed of each.
     architecture
         The model's configuration, sizes filled in.
     recipes
@@ -132,6 +134,11 @@ class Pretrained:
         return as_int(self.architecture.d_model)
 
     @property
+    def token_unit(self) -> Literal["gene", "cell"]:
+        """What a token is; where it is a cell, a sentence is a set of cells."""
+        return "cell" if isinstance(self.architecture.gene, BagOfGenes) else "gene"
+
+    @property
     def n_conditions(self) -> int | None:
         """Number of batches that the model is bound to, or `None` if it knows no batches."""
         if self.architecture.condition is not None:
@@ -172,6 +179,12 @@ class Pretrained:
         self.depth(chosen)
         self.width(chosen)
         self._check_reading(chosen)
+        if isinstance(chosen.pooling, TokenItself) != (self.token_unit == "cell"):
+            msg = (
+                f"`recipe.pooling` is {chosen.pooling!r}, but the tokens of {self.name!r} are {self.token_unit}s; "
+                "`TokenItself` is for tokens that are cells, and nothing else is."
+            )
+            raise ValueError(msg)
         if chosen.decoding is not None and (
             chosen.layer != -1 or chosen.head is not None or not isinstance(chosen.pooling, FromEnd)
         ):
@@ -244,7 +257,12 @@ class Pretrained:
         if recipe.head not in self.lcm.heads:
             msg = f"`recipe.head` is {recipe.head!r}; {self.name!r} has the heads {sorted(self.lcm.heads)}."
             raise ValueError(msg)
-        head = self.architecture.heads[recipe.head]
+        heads = self.architecture.heads
+        head = heads[recipe.head]
+        if isinstance(head, MixtureReadout) and isinstance(latent := heads[head.latent], MixtureLatent):
+            return as_int(latent.d_latent)
+        if isinstance(head, ActivatedHead):
+            return as_int(head.d_latent)
         if not isinstance(head, LinearHead | LayeredHead):
             kind = type(head).__name__
             msg = f"`recipe.head` is {recipe.head!r}, a {kind}, which projects no cells; a LinearHead does."

@@ -16,7 +16,7 @@ from sclcm.checkpoints.modules import read_module
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors, sniff
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
-from sclcm.models._gene_lists import read_gene_list, read_token_lists, read_var_list
+from sclcm.models._gene_lists import read_gene_list, read_listed_genes, read_token_lists, read_var_list
 from sclcm.models._gene_vectors import has_file, read_vector_genes, stack_vectors, vector_tensor
 from sclcm.models._linked_ids import read_linked_ids
 from sclcm.models._prototypes import Prototypes
@@ -31,6 +31,7 @@ from sclcm.zoo._modules import LinkedIds, PickledModule
 from sclcm.zoo._row_genes import RowGenes
 from sclcm.zoo._spec import (
     ArraySource,
+    BesideWeights,
     GeneFactors,
     InWeights,
     ModelSpec,
@@ -41,7 +42,7 @@ from sclcm.zoo._spec import (
 )
 from sclcm.zoo._species import SpeciesTables
 from sclcm.zoo._submodels import InSubmodels
-from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
+from sclcm.zoo._vocabularies import GeneList, ListedGenes, TokenLists, VarNames, WordVocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,11 +64,11 @@ class Release:
     def config(self, pattern: str) -> Mapping[str, Any]:
         """Return the configuration, from the model's own folder or else from the one named for the dictionaries."""
         also = () if self.folder in self.places else self.places  # the folder above is of other models as well
-        return self.mapping(find_one(self.folder, (pattern,), also=also))
+        return self.mapping(self._one(self.folder, (pattern,), also))
 
     def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
         """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
-        return self.mapping(find_one(self.places[0], patterns, also=self.places[1:]))
+        return self.mapping(self._one(self.places[0], patterns, self.places[1:]))
 
     def file(self, patterns: Sequence[str], *, optional: bool = False) -> Path | None:
         """Return the one file that fits; `None` if none does and that is allowed."""
@@ -78,6 +79,17 @@ class Release:
                 raise
             return None
         return self.used[-1]
+
+    def _one(self, folder: Path, patterns: Sequence[str], also: Sequence[Path]) -> Path:
+        """Return the one file that fits; of several, the one that is named like the weights up to the first dot."""
+        try:
+            return find_one(folder, patterns, also=also)
+        except ValueError:
+            stems = [file.name.split(".")[0] for file in self.used[:1]]
+            own = [file for pattern in patterns for file in folder.glob(pattern) if file.name.split(".")[0] in stems]
+            if len(own) != 1:
+                raise
+            return own[0]
 
     def mapping(self, file: Path) -> Mapping[str, Any]:
         """Return the dictionary in a file, read once."""
@@ -107,6 +119,8 @@ def read_weights(  # noqa: PLR0911
         case InWeights(key=key, tensors=entry):
             tensors, config = read_checkpoint(weights, tensors=entry, settings=key)
             return spec.keys.bare(tensors), config
+        case BesideWeights(file=pattern, tensors=entry):
+            return spec.keys.bare(read_tensors(weights, key=entry)), release.config(pattern)
         case str(pattern):
             return spec.keys.bare(read_tensors(weights)), release.config(pattern)
         case UnderKey(tensors=entry):
@@ -157,6 +171,7 @@ def read_vocabulary(  # noqa: PLR0911
     | RowGenes
     | TokenLists
     | GeneList
+    | ListedGenes
     | VarNames
     | WordVocabulary
     | GeneBinVocabulary
@@ -172,6 +187,8 @@ def read_vocabulary(  # noqa: PLR0911
             return read_token_lists(source, release)
         case GeneList():
             return read_gene_list(source, release)
+        case ListedGenes():
+            return read_listed_genes(source, release)
         case WordVocabulary():
             return read_word_vocabulary(source, release)
         case VarNames():

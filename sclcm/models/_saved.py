@@ -246,7 +246,7 @@ def _vocabulary(file: Path, config: Mapping[str, Any], *, n_rows: int) -> GeneVo
         _check_fields(sibling, _VOCABULARY, file)
         _check_tokens(sibling, file, n_rows=n_rows)
     for name in ("pad", "mask"):
-        if config[name] is not None and config[name] not in stored["specials"]:
+        if config[name] and config[name] not in stored["specials"]:
             _damaged(file, f"lacks the special token {config[name]!r}, by which the model is to {name}")
     return GeneVocabulary.from_json(stored)
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs, gated_configs
+from sclcm.nn import configs, gated_configs, set_configs
 from sclcm.nn.attention import SoftmaxAttention, gather_places
 from sclcm.nn.cache import Cache, pack
+from sclcm.nn.cell_heads import ClosedFeedForward
+from sclcm.nn.flow_attention import FlowAttention
 from sclcm.nn.gated import GatedFeedForward, GatedLinearAttention
 from sclcm.nn.kernel_attention import KernelAttention
 from sclcm.nn.layers import FeedForward, layer_norm
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import Size
     from sclcm.nn.cache import KeyValues
+    from sclcm.nn.flow_attention import Sums
 
 
 class Block(nn.Module):
@@ -62,6 +65,19 @@ class Block(nn.Module):
         """Transform one more token of each cell, at its place."""
         return self._finish(x_b1d, self.softmax.step(self.attended(x_b1d), kept, place_b))
 
+    @property
+    def n_rounds(self) -> int | None:
+        """How often a set is gone over in pieces before they are mixed; `None`: it is mixed at once or not at all."""
+        return self.attn.n_rounds if isinstance(self.attn, FlowAttention) else None
+
+    def gather(self, x_bld: Tensor, known: tuple[Sums, ...]) -> Sums:
+        """Return what some tokens of a set, shape `(1, tokens, width)`, add to the sums of the next round."""
+        return self.flow.gather(self.attended(x_bld), known)
+
+    def mix(self, x_bld: Tensor, known: tuple[Sums, ...]) -> Tensor:
+        """Transform some tokens of a set, shape as given, when the sums over all of it are known."""
+        return self._finish(x_bld, self.flow.mix(self.attended(x_bld), known))
+
     def attended(self, x_bld: Tensor) -> Tensor:
         """Return what the attention of this block is given, for the block's input."""
         return self.norm1(x_bld) if self.is_pre_norm else x_bld
@@ -71,6 +87,14 @@ class Block(nn.Module):
         """The attention, for what only softmax attention does."""
         if not isinstance(self.attn, SoftmaxAttention):
             msg = f"A block with {type(self.attn).__name__} reads whole sentences only; nothing is added to them later."
+            raise TypeError(msg)
+        return self.attn
+
+    @property
+    def flow(self) -> FlowAttention:
+        """The attention, for what only one by sums does."""
+        if not isinstance(self.attn, FlowAttention):
+            msg = f"A block with {type(self.attn).__name__} mixes a set at once and never in pieces."
             raise TypeError(msg)
         return self.attn
 
@@ -145,7 +169,7 @@ class Backbone(nn.Module):
             open_bl = ~hidden_bl if mask_bl is None else mask_bl & ~hidden_bl
         for number, block in enumerate(self.blocks[:depth]):
             x_bld = block(x_bld, open_bl if number < self.n_blind else mask_bl)
-        return self._normalize(x_bld) if depth == len(self.blocks) else x_bld
+        return self.normalize(x_bld) if depth == len(self.blocks) else x_bld
 
     def attention_received(self, x_bld: Tensor, mask_bl: Tensor | None, *, halfway: bool = False) -> Tensor:
         """Return how much each token is attended to, a mean over blocks and heads, shape `(cells, tokens)`."""
@@ -190,7 +214,7 @@ class Backbone(nn.Module):
         """
         for block in self.blocks:
             x_bld, target_bmd = cast("Block", block).with_targets(x_bld, target_bmd, mask_bl)
-        return self._normalize(x_bld), self._normalize(target_bmd)
+        return self.normalize(x_bld), self.normalize(target_bmd)
 
     def prefill(self, x_bld: Tensor, length_b: Tensor, place_bm: Tensor, n_more: int) -> tuple[Tensor, Cache]:
         """Transform the first tokens of each cell, and keep what later ones will ask for.
@@ -223,7 +247,7 @@ class Backbone(nn.Module):
         asked_bmd, keys = cast("Block", last).prefill_some(
             x_bld, asked_bmd, place_bm=place_bm, lengths=lengths, n_more=n_more
         )
-        return self._normalize(asked_bmd), Cache(blocks=(*kept, keys), length_b=length_b)
+        return self.normalize(asked_bmd), Cache(blocks=(*kept, keys), length_b=length_b)
 
     def step(self, x_b1d: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Transform one more token of each cell; return its vector, shape `(cells, 1, width)`, and the longer cache.
@@ -232,9 +256,10 @@ class Backbone(nn.Module):
         """
         for block, kept in zip(self.blocks, cache.blocks, strict=True):
             x_b1d = cast("Block", block).step(x_b1d, kept, cache.length_b)
-        return self._normalize(x_b1d), Cache(blocks=cache.blocks, length_b=cache.length_b + 1)
+        return self.normalize(x_b1d), Cache(blocks=cache.blocks, length_b=cache.length_b + 1)
 
-    def _normalize(self, x_bld: Tensor) -> Tensor:
+    def normalize(self, x_bld: Tensor) -> Tensor:
+        """Apply the norm after the last block, where the model has one; shape as given."""
         return x_bld if self.norm is None else self.norm(x_bld)
 
 
@@ -249,11 +274,15 @@ def build_feed_forward(config: configs.FeedForwardConfig, d_model: int) -> FeedF
             return FeedForward(config, d_model)
         case gated_configs.GatedFeedForward():
             return GatedFeedForward(config, d_model)
+        case set_configs.ClosedFeedForward():
+            return ClosedFeedForward(
+                configs.FeedForward(d_hidden=config.d_hidden, activation=config.activation), d_model
+            )
 
 
 def build_attention(
     config: configs.AttentionConfig, d_model: int
-) -> SoftmaxAttention | KernelAttention | GatedLinearAttention:
+) -> SoftmaxAttention | KernelAttention | GatedLinearAttention | FlowAttention:
     """Build the attention that a configuration's type selects."""
     match config:
         case configs.SoftmaxAttention():
@@ -262,3 +291,5 @@ def build_attention(
             return KernelAttention(config, d_model)
         case gated_configs.GatedLinearAttention():
             return GatedLinearAttention(config, d_model)
+        case set_configs.FlowAttention():
+            return FlowAttention(config, d_model)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sclcm.nn.gated_configs import GatedFeedForward, GatedLinearAttention, GeneAndDepthBins, GeneBins
+from sclcm.nn.set_configs import BagOfGenes, ClosedFeedForward, FlowAttention, GridPositions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -283,7 +284,7 @@ class KernelAttention:
     padding: Literal["excluded", "counted"] = "excluded"
 
 
-AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention | GatedLinearAttention
+AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention | GatedLinearAttention | FlowAttention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +306,7 @@ class FeedForward:
     bias: Flag = True
 
 
-FeedForwardConfig: TypeAlias = FeedForward | GatedFeedForward
+FeedForwardConfig: TypeAlias = FeedForward | GatedFeedForward | ClosedFeedForward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +354,7 @@ class LCMConfig:
     d_model
         Width of a token vector.
     gene
-        Token id -> vector.
+        Token id -> vector; a `BagOfGenes` makes one token of a cell.
     value
         Value -> vector, or `None` for families whose tokens carry no value.
     fusion
@@ -379,10 +380,10 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder | GeneBinTable | ProjectedVectors | FixedVectors
+    gene: TableEncoder | GeneBinTable | ProjectedVectors | FixedVectors | BagOfGenes
     value: ValueConfig | None = None
     fusion: JoinedInputs | None = None
-    position: LearnedPositions | FixedPositions | SinusoidalPositions | None = None
+    position: LearnedPositions | FixedPositions | SinusoidalPositions | GridPositions | None = None
     segment: ConstantSegment | SharedSegment | None = None
     role: RoleTable | None = None
     condition: ConditionTable | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import configs, fixed_configs, gated_configs, table_configs
+from sclcm.nn import configs, fixed_configs, gated_configs, set_configs, table_configs
 from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
 from sclcm.nn.layers import Linear, activation, layer_norm
 from sclcm.nn.positions import SinusoidalPositions
@@ -245,7 +245,8 @@ def _gene_encoder(
     config: configs.TableEncoder
     | table_configs.GeneBinTable
     | fixed_configs.ProjectedVectors
-    | fixed_configs.FixedVectors,
+    | fixed_configs.FixedVectors
+    | set_configs.BagOfGenes,
     d_model: int,
 ) -> tuple[nn.Embedding | FixedTable, nn.Module | None]:
     """Build the table that a configuration's type selects, and what its rows go through."""
@@ -260,10 +261,17 @@ def _gene_encoder(
             return FixedTable(n_tokens, d_model), None
         case fixed_configs.ProjectedVectors():
             return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
+        case set_configs.BagOfGenes():
+            msg = "A bag of genes makes one token of a cell; sentences of genes need a vector for each."
+            raise TypeError(msg)
 
 
 def _position_encoder(
-    config: configs.LearnedPositions | fixed_configs.FixedPositions | fixed_configs.SinusoidalPositions, d_model: int
+    config: configs.LearnedPositions
+    | fixed_configs.FixedPositions
+    | fixed_configs.SinusoidalPositions
+    | set_configs.GridPositions,
+    d_model: int,
 ) -> nn.Module:
     """Build the encoder of places that a configuration's type selects."""
     match config:
@@ -273,6 +281,9 @@ def _position_encoder(
             return FixedTable(as_int(config.n_positions), d_model)
         case fixed_configs.SinusoidalPositions():
             return SinusoidalPositions(config, d_model)
+        case set_configs.GridPositions():
+            msg = "A grid of positions is for tokens that are cells; genes have a place in their sentence."
+            raise TypeError(msg)
 
 
 def _embedding_norm(config: configs.LayerNorm | configs.BatchNorm | configs.DomainNorm, d_model: int) -> nn.Module:

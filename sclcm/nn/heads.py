@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sclcm._sizes import as_int
-from sclcm.nn import cell_configs, gated_configs, readouts
+from sclcm.nn import cell_configs, gated_configs, readouts, set_configs
+from sclcm.nn.cell_heads import ActivatedHead, ExpressionDecoder
+from sclcm.nn.count_decoder import CountDecoder
 from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
+from sclcm.nn.mixture_latent import MixtureLatent, MixtureReadout
 from sclcm.nn.sentence_heads import SentenceClassHead
 
 if TYPE_CHECKING:
@@ -275,6 +278,8 @@ def build_heads(
     for name, config in heads.items():
         if isinstance(config, readouts.CellGeneHead) and config.query_of is not None:
             built[name] = SharedCellGeneHead(config, d_model, cast("CellGeneHead", built[config.query_of]))
+        elif isinstance(config, set_configs.MixtureReadout):
+            built[name] = MixtureReadout(config, cast("MixtureLatent", built[config.latent]))
         else:
             built[name] = build_head(config, d_model, table)
     return nn.ModuleDict(built)
@@ -313,3 +318,14 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | 
             return CellVectorHead(config)
         case readouts.SentenceClassHead():
             return SentenceClassHead(config, d_model)
+        case set_configs.MixtureLatent():
+            return MixtureLatent(config, d_model)
+        case set_configs.CountDecoder():
+            return CountDecoder(config)
+        case set_configs.ActivatedHead():
+            return ActivatedHead(config)
+        case set_configs.ExpressionDecoder():
+            return ExpressionDecoder(config)
+        case set_configs.MixtureReadout():
+            msg = "A `MixtureReadout` reads another head and is built with it."
+            raise ValueError(msg)

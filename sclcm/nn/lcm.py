@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from sclcm._sizes import as_int
 from sclcm.nn import configs
 from sclcm.nn.backbone import Backbone, Block
+from sclcm.nn.cell_embedder import CellEmbedder
 from sclcm.nn.decoder import Decoder
 from sclcm.nn.embedders import Embedder, require_condition
 from sclcm.nn.heads import HeadInput, build_heads, read
+from sclcm.nn.mixture_latent import MixtureReadout
+from sclcm.nn.set_configs import BagOfGenes
 
 if TYPE_CHECKING:
     from sclcm.nn.cache import Cache
-    from sclcm.nn.tokens import TokenTensors
+    from sclcm.nn.tokens import CellTensors, TokenTensors
 
 
 class LCM(nn.Module):
@@ -27,11 +30,27 @@ class LCM(nn.Module):
         super().__init__()
         width = as_int(config.d_model)
         self.config = config
-        self.embed = Embedder(config)
+        self.embed = build_embedder(config)
         self.backbone = Backbone(config.backbone, width)
         self.heads = build_heads(config.heads, width, self.embed.gene)
         self.decoder = None if config.decoder is None else Decoder(config.decoder, width, self.embed.gene)
         self.apply(_initialize)
+
+    @property
+    def sentence_embedder(self) -> Embedder:
+        """The embedder, for what only sentences of genes are given to."""
+        if not isinstance(self.embed, Embedder):
+            msg = "The tokens of this model are cells, and it reads them in sets."
+            raise TypeError(msg)
+        return self.embed
+
+    @property
+    def cell_embedder(self) -> CellEmbedder:
+        """The embedder, of models whose tokens are cells."""
+        if not isinstance(self.embed, CellEmbedder):
+            msg = "The tokens of this model are genes, so it reads cells one by one as sentences of them."
+            raise TypeError(msg)
+        return self.embed
 
     @property
     def n_blocks(self) -> int:
@@ -40,8 +59,27 @@ class LCM(nn.Module):
 
     def forward(self, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:
         """Return token vectors after so many blocks (all of them with `None`), shape `(cells, tokens, width)`."""
-        hidden_bl = self.embed.hidden(tokens) if self.backbone.n_blind else None
-        return self.backbone(self.embed(tokens), tokens.mask_bl, n_blocks, hidden_bl)
+        hidden_bl = self.sentence_embedder.hidden(tokens) if self.backbone.n_blind else None
+        return self.backbone(self.sentence_embedder(tokens), tokens.mask_bl, n_blocks, hidden_bl)
+
+    def cells(self, cells: CellTensors) -> Tensor:
+        """Return the vectors that enter the first block, of cells that are tokens, shape `(cells, width)`."""
+        return self.cell_embedder(cells)
+
+    def read_cells(self, head: str, x_nd: Tensor, uniform_nk: Tensor | None = None) -> Tensor:
+        """Apply a head to vectors of cells that are tokens, shape `(cells, width)`.
+
+        Parameters
+        ----------
+        head
+            Its name.
+        x_nd
+            The vectors.
+        uniform_nk
+            Uniform numbers for a head that draws, shape `(cells, draws)`.
+        """
+        found = self.heads[head]
+        return found(x_nd, uniform_nk) if isinstance(found, MixtureReadout) else found(x_nd)
 
     def decode(self, x_bld: Tensor, tokens: TokenTensors) -> Tensor:
         """Return what the decoder makes of token vectors, shape `(cells, places, width of the decoder)`."""
@@ -79,7 +117,7 @@ class LCM(nn.Module):
         length_b = tokens.lengths()
         before = torch.arange(n_last, 0, -1, device=length_b.device)
         place_bm = (length_b.unsqueeze(1) - before).clamp(min=0)
-        return self.backbone.prefill(self.embed(tokens), length_b, place_bm, n_more)
+        return self.backbone.prefill(self.sentence_embedder(tokens), length_b, place_bm, n_more)
 
     def step(self, tokens: TokenTensors, cache: Cache) -> tuple[Tensor, Cache]:
         """Read one more token of each cell; return its vector, shape `(cells, width)`, and the longer cache.
@@ -87,7 +125,7 @@ class LCM(nn.Module):
         The given cache is used up.
         """
         placed = dataclasses.replace(tokens, place_bl=cache.length_b.unsqueeze(1))
-        x_b1d, cache = self.backbone.step(self.embed(placed), cache)
+        x_b1d, cache = self.backbone.step(self.sentence_embedder(placed), cache)
         return x_b1d[:, 0], cache
 
     def with_targets(
@@ -109,15 +147,17 @@ class LCM(nn.Module):
         -------
         Shapes `(cells, tokens, width)` and `(cells, targets, width)`.
         """
-        x_bld = _with_first(self.embed(tokens), cell_bd)
-        return self.backbone.with_targets(x_bld, self.embed.targets(target_ids_bm, tokens.condition_b), tokens.mask_bl)
+        x_bld = _with_first(self.sentence_embedder(tokens), cell_bd)
+        return self.backbone.with_targets(
+            x_bld, self.sentence_embedder.targets(target_ids_bm, tokens.condition_b), tokens.mask_bl
+        )
 
     def from_cell(self, tokens: TokenTensors, cell_bd: Tensor) -> Tensor:
         """Return token vectors when only the genes and the cell's vector are known, shape `(cells, tokens, width)`.
 
         The cell's vector takes the place of the first token; values are not read.
         """
-        x_bld = self.embed.without_values(tokens.token_ids_bl, tokens.condition_b)
+        x_bld = self.sentence_embedder.without_values(tokens.token_ids_bl, tokens.condition_b)
         return self.backbone(_with_first(x_bld, cell_bd), tokens.mask_bl)
 
     def read(self, head: str, x_bld: Tensor, tokens: TokenTensors, cell_bd: Tensor) -> Tensor:
@@ -139,8 +179,8 @@ class LCM(nn.Module):
         Logits or numbers, shape `(cells, tokens)`, `(cells, classes)` or `(cells, tokens, classes)`.
         """
         condition_bd = None
-        if self.embed.condition is not None:
-            condition_bd = self.embed.condition(require_condition(tokens.condition_b))
+        if self.sentence_embedder.condition is not None:
+            condition_bd = self.sentence_embedder.condition(require_condition(tokens.condition_b))
         given = HeadInput(
             x_bld=x_bld,
             cell_bd=cell_bd.to(x_bld.dtype),
@@ -174,6 +214,11 @@ class LCM(nn.Module):
             what it is given.
         """
         return self.backbone.attention_received(self.embed(tokens), tokens.mask_bl, halfway=halfway)
+
+
+def build_embedder(config: configs.LCMConfig) -> Embedder | CellEmbedder:
+    """Build the entrance of a model, by what its tokens are."""
+    return CellEmbedder(config) if isinstance(config.gene, BagOfGenes) else Embedder(config)
 
 
 def _with_first(x_bld: Tensor, cell_bd: Tensor | None) -> Tensor:

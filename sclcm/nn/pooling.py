@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sclcm._sizes import as_int
-from sclcm.nn import cell_configs, readouts, table_configs
+from sclcm.nn import cell_configs, readouts, set_configs, table_configs
 from sclcm.nn.attention import gather_places
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def value_weighted_sum(x_bld: Tensor, value_bl: Tensor, mask_bl: Tensor) -> Tens
     return (x_bld.float() * (value_bl.float() * mask_bl).unsqueeze(-1)).sum(1)
 
 
-def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tensor:  # noqa: PLR0911
+def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tensor:  # noqa: PLR0911, PLR0912
     """Pool token vectors as a recipe says.
 
     Parameters
@@ -112,6 +112,9 @@ def pool(config: readouts.Pooling, x_bld: Tensor, tokens: TokenTensors) -> Tenso
             return value_weighted_sum(x_bld, _values(tokens), _real(tokens))
         case readouts.ValueWeightedMean():
             return value_weighted_mean(x_bld, _values(tokens), tokens.gene_mask_bl)
+        case set_configs.TokenItself():
+            msg = "`TokenItself` pools nothing: it is for models whose tokens are cells, and this model's are genes."
+            raise ValueError(msg)
         case readouts.Concatenated(parts=parts):
             return torch.cat([pool(part, x_bld, tokens) for part in parts], dim=-1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sclcm.nn.cell_configs import PlaceMean, TanhClassHead
 from sclcm.nn.configs import LayerNorm
 from sclcm.nn.gated_configs import GeneProductHead
+from sclcm.nn.set_configs import CellHead, TokenItself
 from sclcm.nn.table_configs import ExpressionSum
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ HeadConfig: TypeAlias = (
     | CellVectorHead
     | SentenceClassHead
     | NormedValueHead
+    | CellHead
 )
 
 
@@ -363,6 +365,7 @@ Pooling: TypeAlias = (
     | TokenMax
     | RestMean
     | PlaceMean
+    | TokenItself
     | ValueWeightedSum
     | ValueWeightedMean
     | Concatenated

@@ -74,3 +74,25 @@ class TokenTensors:
             n_cells, length = self.token_ids_bl.shape
             return torch.full((n_cells,), length, device=self.token_ids_bl.device)
         return self.mask_bl.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellTensors:
+    """Cells that are tokens, on the device: the values of their genes, one cell after the other.
+
+    Parameters
+    ----------
+    token_ids_v
+        Token ids of genes, shape `(values,)`.
+    value_v
+        Their values, shape `(values,)`, float32.
+    start_n
+        Where each cell starts, shape `(cells,)`.
+    position_n2
+        Where each cell lies, two coordinates from 0 to 1, shape `(cells, 2)`, or `None`.
+    """
+
+    token_ids_v: Tensor
+    value_v: Tensor
+    start_n: Tensor
+    position_n2: Tensor | None = None

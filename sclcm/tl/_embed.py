@@ -16,6 +16,7 @@ from sclcm.models._expression import embed_by_expression
 from sclcm.models._generation import embed_by_decoding
 from sclcm.models._load import load
 from sclcm.models._pass import Input, one_pass, open_input
+from sclcm.models._set_pass import embed_by_sets
 from sclcm.models._species import fit_species
 from sclcm.nn.table_configs import ExpressionSum
 from sclcm.tl._write import check_copy, provenance, write
@@ -53,8 +54,8 @@ def embed(
 ) -> AnnData | None:
     """Embed cells with a large cellular model.
 
-    The matrix is read once, chunk by chunk. A cell's vector depends on its own counts alone: not on other cells, their
-    order or the size of a batch.
+    The matrix is read once, chunk by chunk. A cell's vector depends on its own counts alone, not on other cells or
+    their order; where tokens are cells, on the cells of its set as well, which `batch_key` names, and on nothing else.
 
     Parameters
     ----------
@@ -64,8 +65,8 @@ def embed(
         Name of one of the model's embeddings (see :func:`sclcm.models.describe`), or a `Recipe` of one's own.
     %(source)s
     batch_key
-        Column of `.obs` with the batch of each cell, for models bound to batches: numbers as the model knows them, or
-        names, numbered in the order of their categories.
+        Column of `.obs` with the batch of each cell: for models bound to batches numbers as they know them, or names,
+        numbered in the order of their categories; for models whose tokens are cells the set it is of (`None`: one).
     %(conditions)s
     %(running)s
     %(random_state)s
@@ -76,7 +77,7 @@ def embed(
     `None`, or with `copy=True` a changed copy. Writes:
 
     `adata.obsm['X_<model>' | key_added]` : array `(n_obs, D)`, float32
-        Rows in the order of `adata.obs`; zeros for a cell without a known gene, NaN for one too short for the pooling.
+        Rows in the order of `adata.obs`; NaN for a cell too short for the pooling, zeros for one without a known gene.
     `adata.uns['<model>' | key_added]` : dict
         `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
 
@@ -122,6 +123,10 @@ def _put(target: AnnData, *, keys: EmbedKeys, vectors: np.ndarray, params: dict[
 
 def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
     """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
+    if pretrained.token_unit == "cell":
+        out = embed_by_sets(data, pretrained, recipe, batch_size=batch_size)
+        warn_of_empty_cells(data, pretrained, "they are tokens of their sets like others, but say nothing")
+        return out
     if isinstance(recipe.pooling, ExpressionSum):
         out = embed_by_expression(data, pretrained, recipe)
     elif recipe.decoding is not None:

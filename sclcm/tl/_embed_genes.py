@@ -180,6 +180,9 @@ def _depth(pretrained: Pretrained, model_layer: int) -> int:
     if not n_blocks:
         msg = f"{pretrained.name!r} is a table of gene vectors, the same in all cells; ask for `how='vocabulary'`."
         raise ValueError(msg)
+    if pretrained.token_unit == "cell":
+        msg = f"The tokens of {pretrained.name!r} are cells, so that genes have no context; use `how='vocabulary'`."
+        raise ValueError(msg)
     if not -n_blocks <= model_layer <= -1:
         msg = f"`model_layer` is {model_layer!r}; expected -1 (the last block) to {-n_blocks}."
         raise ValueError(msg)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._row_genes import RowGenes
     from sclcm.zoo._species import SpeciesTables
     from sclcm.zoo._submodels import InSubmodels
-    from sclcm.zoo._vocabularies import GeneList, TokenLists, VarNames, WordVocabulary
+    from sclcm.zoo._vocabularies import GeneList, ListedGenes, TokenLists, VarNames, WordVocabulary
 
 
 Needs: TypeAlias = Literal["counts", "log1p", "expression"]
@@ -196,6 +196,22 @@ class UnderKey:
     tensors: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class BesideWeights:
+    """The configuration lies in a file of its own, and the tensors under an entry of the weights file.
+
+    Parameters
+    ----------
+    file
+        Pattern of the configuration file.
+    tensors
+        The entry with the tensors.
+    """
+
+    file: str
+    tensors: str
+
+
 @dataclass(frozen=True)
 class VocabularyHas:
     """The release's vocabulary has this special token."""
@@ -265,7 +281,7 @@ class ModelSpec:
     vocabulary
         Where the genes come from.
     encoding
-        How counts become sentences.
+        How counts become sentences; where tokens are cells, what is summed of each.
     architecture
         The model, with sizes as rules.
     keys
@@ -279,7 +295,7 @@ class ModelSpec:
     weights
         Patterns of the weights file, in order of preference.
     config
-        Pattern of the configuration file, its place in the weights file, or `None`.
+        Pattern of the configuration file, its place in or beside the weights file, or `None`.
     requires
         Entries of the configuration that must have a certain value where they are there.
     variants
@@ -310,6 +326,7 @@ class ModelSpec:
         | SpeciesTables
         | TokenLists
         | GeneList
+        | ListedGenes
         | VarNames
         | LinkedIds
         | WordVocabulary
@@ -323,7 +340,7 @@ class ModelSpec:
     gene_recipes: Mapping[str, GeneRecipe] = field(default_factory=dict)
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
     weights: tuple[str, ...]
-    config: str | InWeights | UnderKey | PickledModule | InSubmodels | VectorFile | None = "config.json"
+    config: str | InWeights | UnderKey | BesideWeights | PickledModule | InSubmodels | VectorFile | None = "config.json"
     requires: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     prototypes: PrototypeSource | None = None

@@ -54,6 +54,46 @@ class WiderGenes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListedGenes:
+    """A file that lists the genes under one entry, in the order of their token ids; there are no special tokens.
+
+    Parameters
+    ----------
+    files
+        Patterns of the file, in order of preference; JSON or a pickled dictionary.
+    genes
+        The entry with the list.
+    ids
+        What the genes are named by.
+    gene_columns
+        Columns of var that the authors' input contract names.
+    species
+        Species of the genes.
+    """
+
+    files: tuple[str, ...]
+    genes: str
+    ids: Literal["ensembl", "symbol"]
+    gene_columns: tuple[str, ...] = ()
+    species: tuple[str, ...] = ("human",)
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Special tokens: none."""
+        return ()
+
+    @property
+    def pad(self) -> str:
+        """The token for padding: none."""
+        return ""
+
+    @property
+    def mask(self) -> None:
+        """The token that hides another: none."""
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenLists:
     """A file with the tokens as a list, in order of their ids, and the genes among them as another.
 

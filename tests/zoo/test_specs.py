@@ -12,6 +12,7 @@ from sclcm.checkpoints.keymap import KeyMap
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models import describe, list_models
 from sclcm.nn.readouts import FirstToken, LayeredHead, LinearHead
+from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
@@ -53,7 +54,7 @@ def test_spec_is_complete(spec):
     assert spec.reference
     assert "embed" in spec.recipes
     assert spec.weights
-    assert spec.vocabulary.pad in spec.vocabulary.specials
+    assert spec.vocabulary.pad in spec.vocabulary.specials or isinstance(spec.architecture.gene, BagOfGenes)
     assert spec.vocabulary.mask is None or spec.vocabulary.mask in spec.vocabulary.specials
     assert isinstance(spec.keys, KeyMap)
 
@@ -119,7 +120,14 @@ def test_recipes_count_layers_from_the_end_and_name_heads_that_exist(spec):
     for recipe in all_recipes(spec):
         assert isinstance(recipe, Recipe)
         assert recipe.layer < 0
-        assert recipe.head is None or isinstance(heads[recipe.head], LinearHead | LayeredHead)
+        assert recipe.head is None or isinstance(
+            heads[recipe.head], LinearHead | LayeredHead | MixtureReadout | ActivatedHead
+        )
+
+
+def test_recipes_read_the_token_itself_where_tokens_are_cells_and_nowhere_else(spec):
+    are_cells = isinstance(spec.architecture.gene, BagOfGenes)
+    assert all(isinstance(recipe.pooling, TokenItself) == are_cells for recipe in all_recipes(spec))
 
 
 def test_recipe_of_the_first_token_needs_one_that_is_special(spec):
