@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclcm._sizes import Number, Size, as_int
+from sclcm._sizes import Flag, Number, Size, as_int
 from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
 from sclcm.encoding.factors import DivideByChosen, StoreUndefined
@@ -71,8 +71,8 @@ class Encoding:
     max_tokens
         Longest sentence, special tokens included; genes beyond it are cut. `None` cuts none.
     reserved
-        Places before all tokens, zero or one, that the model fills itself, such as by a vector of the species. They do
-        not count towards `max_tokens`.
+        Whether a place before all tokens is kept free, which the model fills itself, such as by a vector of the
+        species. It does not count towards `max_tokens`.
     fills
         Whether each sentence is filled up to the longest with padding, which is then part of it.
     total_key
@@ -94,12 +94,17 @@ class Encoding:
     context: tuple[ContextToken, ...] = ()
     expand: StoreAll | StoreMeasured | StoreUndefined | None = None
     max_tokens: Size | None
-    reserved: Size = 0
+    reserved: Flag = False
     fills: bool = False
     total_key: str | None = None
     recount: CapTotal | None = None
     depth: DepthTokens | None = None
     coordinates: FieldCoordinates | None = None
+
+    @property
+    def n_reserved(self) -> int:
+        """Number of places kept free before all tokens."""
+        return 1 if self.reserved is True else 0
 
     @property
     def by_var(self) -> bool:
@@ -202,7 +207,7 @@ def encode(
     prefix_bp = _before_genes(encoding, chunk, vocabulary)
     suffix = special_ids(encoding.suffix, vocabulary)
     n_before, n_special = prefix_bp.shape[1], prefix_bp.shape[1] + len(suffix)
-    limit = _room(encoding, n_special - int(encoding.reserved)) if limit is None else limit  # type: ignore[arg-type]
+    limit = _room(encoding, n_special - encoding.n_reserved) if limit is None else limit
     chunk = stored_counts(chunk, encoding, arrays)
     indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
@@ -290,7 +295,7 @@ def fill_up(sentences: CellSentences, encoding: Encoding, *, pad: int) -> CellSe
     if encoding.max_tokens is None:
         msg = "Sentences of this model have no longest length, up to which padding could be seen; mask the padding."
         raise ValueError(msg)
-    width = as_int(encoding.max_tokens) + int(encoding.reserved)  # type: ignore[arg-type]
+    width = as_int(encoding.max_tokens) + encoding.n_reserved
     n_cells, n_stored = sentences.n_cells, len(sentences.token_ids)
     place = np.arange(n_stored) + np.repeat(np.arange(n_cells) * width - sentences.indptr[:-1], sentences.lengths)
 
@@ -344,7 +349,7 @@ def special_ids(names: tuple[str, ...], vocabulary: GeneVocabulary) -> np.ndarra
 def _before_genes(encoding: Encoding, chunk: CellChunk, vocabulary: GeneVocabulary) -> np.ndarray:
     """Token ids before the genes of each cell: the prefix, then its context, shape `(cells, tokens)`, int32."""
     # What stands at a reserved place is not read; the id only has to be one of the table.
-    reserved = np.zeros(encoding.reserved, dtype=np.int32)  # type: ignore[arg-type]
+    reserved = np.zeros(encoding.n_reserved, dtype=np.int32)
     prefix = np.concatenate([reserved, special_ids(encoding.prefix, vocabulary)])
     names = [token.name for token in encoding.context_used]
     if missing := [name for name in names if name not in chunk.obs]:
@@ -358,7 +363,7 @@ def _mark_absent(
     features: np.ndarray, token_ids: np.ndarray, lengths: np.ndarray, *, encoding: Encoding, vocabulary: GeneVocabulary
 ) -> None:
     """Mark the places of context tokens that hold none of the tokens which a cell may have there."""
-    n_prefix = int(encoding.reserved) + len(special_ids(encoding.prefix, vocabulary))  # type: ignore[arg-type]
+    n_prefix = encoding.n_reserved + len(special_ids(encoding.prefix, vocabulary))
     starts = np.cumsum(lengths) - lengths
     for place, token in enumerate(encoding.context_used, start=n_prefix):
         known = [vocabulary.specials[name] for name in token.tokens]

@@ -45,7 +45,7 @@ def filled(m: Measurement) -> TokenTensors:
 
 def n_reserved(m: Measurement) -> int:
     """Return how many places at the start of a sentence are kept free."""
-    return int(m.pretrained.encoding.reserved)  # type: ignore[arg-type]
+    return m.pretrained.encoding.n_reserved
 
 
 def vectors(lcm: torch.nn.Module, tokens: TokenTensors, n_blocks: int | None = None) -> Tensor:

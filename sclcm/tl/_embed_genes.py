@@ -11,6 +11,7 @@ from sclcm._docs import with_shared_docs
 from sclcm._keys import gene_embed_keys
 from sclcm._sizes import as_int
 from sclcm.data.genes import choose_gene_names, require_overlap
+from sclcm.data.species import species_of_data
 from sclcm.encoding.expand import StoreMeasured
 from sclcm.engine.decode import DecoderMeans
 from sclcm.engine.infer import FeatureMeans
@@ -99,7 +100,7 @@ def embed_genes(
     keys = gene_embed_keys(pretrained.name, key_added)
     if how in ("vocabulary", "fixed"):
         features = pretrained.fixed_gene_vectors if how == "fixed" else pretrained.gene_vectors
-        vectors, facts = _table(adata, pretrained, gene_key, features=features)
+        vectors, facts = _table(adata, pretrained, gene_key, features=features, conditions=conditions)
     else:
         chosen = pretrained.gene_recipe(recipe) if how == "decoder" else None
         read = _with_measured_genes(pretrained) if how == "measured" else _reading(pretrained, chosen)
@@ -136,11 +137,18 @@ def _with_measured_genes(pretrained: Pretrained) -> Pretrained:
 
 
 def _table(
-    adata: AnnData, pretrained: Pretrained, gene_key: str | None, *, features: Callable[[], np.ndarray]
+    adata: AnnData,
+    pretrained: Pretrained,
+    gene_key: str | None,
+    *,
+    features: Callable[[], np.ndarray],
+    conditions: Mapping[str, str | int | None] | None,
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Return the table's vectors in the order of var; no matrix is read."""
     vocabulary = pretrained.vocabulary
-    alignment, key = choose_gene_names(adata.var, vocabulary, gene_key=gene_key, preferred=pretrained.gene_columns)
+    said = (conditions or {}).get("species") if pretrained.reads_species else None
+    how: dict[str, Any] = {"gene_key": gene_key, "species": species_of_data(adata.obs, said)}
+    alignment, key = choose_gene_names(adata.var, vocabulary, preferred=pretrained.gene_columns, **how)
     names = adata.var.index if key == "var_names" else adata.var[key]
     require_overlap(alignment, model=pretrained.name, vocabulary=vocabulary, names=names)
     facts = {"gene_key": key, "matched_gene_share": float(alignment.report.matched_share)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Shape, WherePresent
+from sclcm._sizes import Config, Count, Present, Shape, WherePresent
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename, Tie
 from sclcm.checkpoints.keyrules import DropCounting, DropFilled
 from sclcm.encoding.normalize import DivideByFactor, Log2
@@ -40,13 +40,11 @@ FAMILY = INPUT + "gene_family"
 REGULATION = INPUT + "peca_grn"
 PRIORS = "embed.fusion.priors."
 MEDIANS_HUMAN, MEDIANS_MOUSE = "human_gene_median_after_filter.pickle", "mouse_gene_median_after_filter.pickle"
-FILES = (
-    *("pytorch_model.bin", "config.json", "human_mouse_tokens.pickle"),
-    *(MEDIANS_HUMAN + " (if you have it)", MEDIANS_MOUSE + " (likewise)"),
-)
+FILES = ("pytorch_model.bin", "config.json", "human_mouse_tokens.pickle")
 SOURCE = (
     "weights and configuration: the link to scidb.cn in the README of github.com/xCompass-AI/GeneCompass; the token "
-    "dictionary: prior_knowledge there. The medians of genes are not published; without them counts are not divided"
+    "dictionary: prior_knowledge there. Medians of genes are not published; if you have those of human or mouse, put "
+    "them beside these files, else counts are not divided"
 )
 LICENSE = "none stated: the repository has no licence file"
 
@@ -99,7 +97,7 @@ SPEC = ModelSpec(
         select=ByRank(),
         value=Normalized(),
         max_tokens=Config("max_position_embeddings"),
-        reserved=Count(SPECIES),
+        reserved=Present(SPECIES),
     ),
     architecture=LCMConfig(
         d_model=Config("hidden_size"),

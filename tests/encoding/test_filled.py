@@ -31,7 +31,7 @@ def sentence(sentences, cell):
 
 
 def test_reserved_place_comes_first_and_leaves_room_for_as_many_genes():
-    free, _ = encoded(4, prefix=("<cls>",), reserved=1)
+    free, _ = encoded(4, prefix=("<cls>",), reserved=True)
     bare, _ = encoded(4, prefix=("<cls>",))
     assert [sentence(free, cell)[1:] for cell in range(3)] == [sentence(bare, cell) for cell in range(3)]
     assert free.lengths.tolist() == [5, 2, 3]
@@ -40,7 +40,7 @@ def test_reserved_place_comes_first_and_leaves_room_for_as_many_genes():
 
 
 def test_filled_sentences_are_as_long_as_the_longest_may_be():
-    sentences, encoding = encoded(5, reserved=1)
+    sentences, encoding = encoded(5, reserved=True)
     filled = fill_up(sentences, encoding, pad=7)
     assert filled.lengths.tolist() == [6, 6, 6]
     assert filled.rows.tolist() == [0, 1, 2]

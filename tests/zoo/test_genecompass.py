@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import sclcm
 from sclcm._settings import settings
 from sclcm.checkpoints.readers import read_tensors
+from sclcm.cli import app
 from sclcm.models import describe, load
 from sclcm.models._verify import _packaged
 from sclcm.nn.readouts import FirstToken
@@ -112,6 +114,20 @@ def test_folder_above_or_the_files_themselves_tell_the_family(model):
     assert model.recipe("embed").pooling == FirstToken()
 
 
+def test_named_model_asks_for_what_is_published_and_goes_on_without_medians(model, human, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "cache_dir", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"scidb.cn.*\n  pytorch_model.bin\n  config.json\n  human_mouse_tok"):
+        load("genecompass", device="cpu")
+    folder = tmp_path / "genecompass/base"
+    folder.mkdir(parents=True)
+    for file in describe("genecompass")["files"]:
+        shutil.copy(next((ROOT / "checkpoint").rglob(file)), folder)
+    with pytest.warns(UserWarning, match="have not published"):
+        found = load("genecompass", device="cpu")
+    assert found.name == "genecompass"
+    assert found.vocabulary.to_json() == model.vocabulary.to_json()
+
+
 def test_saved_model_gives_the_same(model, human, mouse, tmp_path):
     model.save(tmp_path / "saved")
     found = load(tmp_path / "saved", device="cpu")
@@ -181,12 +197,34 @@ def test_genes_of_another_species_than_the_cell_are_left_out(model, human, both)
     close(vectors(cells, model, conditions={"species": "human"}), wanted)
 
 
+@pytest.mark.parametrize("how", ["vocabulary", "contextual"])
+def test_species_that_is_said_decides_how_names_are_read(model, mouse, how):
+    """Symbols in capitals look like those of human genes."""
+    mouse.var_names = mouse.var["gene_symbol"].astype(str)
+    mouse.var = mouse.var[[]]
+    mouse.var_names_make_unique()
+    sclcm.tl.embed_genes(mouse, model, how=how, key_added="wanted")
+    mouse.var_names = mouse.var_names.str.upper()
+    sclcm.tl.embed_genes(mouse, model, how=how, key_added="found", conditions={"species": "mouse"})
+    np.testing.assert_array_equal(mouse.varm["found"], mouse.varm["wanted"])
+    assert np.isfinite(mouse.varm["found"]).all(1).sum() > 60
+
+
 def test_species_that_the_model_does_not_know_is_refused(model, human):
     human.obs["organism"] = "rat"
     with pytest.raises(ValueError, match=r"`.obs\['organism'\]` is 'rat' for 11 cells; expected 'human' or 'mouse'"):
         sclcm.tl.embed(human, model, conditions={"species": "organism"})
     with pytest.raises(KeyError, match="neither a species"):
         sclcm.tl.embed(human, model, conditions={"species": "zebrafish"})
+
+
+def test_command_line_takes_the_species(both, tmp_path):
+    both.write_h5ad(tmp_path / "in.h5ad")
+    arguments = ["embed", str(tmp_path / "in.h5ad"), "-o", str(tmp_path / "out.h5ad"), "-m", str(MODEL)]
+    result = CliRunner().invoke(app, [*arguments, "--condition", "species=organism"])
+    assert result.exit_code == 0, result.output
+    assert ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_genecompass"].shape == (16, 24)
+    assert CliRunner().invoke(app, arguments).exit_code != 0
 
 
 # ---- a cell's vector is its own ----
@@ -304,7 +342,7 @@ def test_values_may_be_left_out(release, human):
 
 def test_model_without_a_vector_of_the_species_pools_genes(release, human, mouse):
     found = load(release(without("bert.cls_embedding")), device="cpu")
-    assert (found.encoding.reserved, found.lcm.embed.prefix) == (0, None)
+    assert (found.encoding.reserved, found.lcm.embed.prefix) == (False, None)
     assert set(found.recipes) == {"embed", "mean", "mean_unmasked"}
     assert np.abs(vectors(human, found) - vectors(human, found, recipe="mean")).max() == 0
     assert np.isfinite(vectors(mouse, found)).all()
