@@ -107,6 +107,24 @@ SPEC = ModelSpec(
         "backbone": Recipe(pooling=TokenItself()),
     },
     variants=(
+        # Fine-tuned classifiers have a plain latent layer, which the class head reads.
+        Variant(
+            when=(HasTensor(AUTOENCODER + "weight"),),
+            heads={"latent": LinearHead(d_in=Shape(AUTOENCODER + "weight", 1), d_out=Shape(AUTOENCODER + "weight"))},
+            keys=KeyMap(
+                Rename(AUTOENCODER + "weight", "heads.latent.out.weight"),
+                Rename(AUTOENCODER + "bias", "heads.latent.out.bias"),
+            ),
+            recipes={"embed": Recipe(pooling=TokenItself(), head="latent")},
+        ),
+        Variant(
+            when=(HasTensor("head.mlp.1.weight"),),
+            heads={"cell_class": LinearHead(d_in=Shape("head.mlp.1.weight", 1), d_out=Shape("head.mlp.1.weight"))},
+            keys=KeyMap(
+                Rename("head.mlp.1.weight", "heads.cell_class.out.weight"),
+                Rename("head.mlp.1.bias", "heads.cell_class.out.bias"),
+            ),
+        ),
         # The authors draw the cluster at random from one stream, even for embeddings; "drawn" draws it by the cell.
         Variant(
             when=(HasTensor(LATENT + "inference_qyx.0.logits.weight"),),
@@ -139,24 +157,6 @@ SPEC = ModelSpec(
                 "weighted": Recipe(pooling=TokenItself(), head="latent_weighted"),
                 "drawn": Recipe(pooling=TokenItself(), head="latent_drawn"),
             },
-        ),
-        # Fine-tuned classifiers have a plain latent layer, which the class head reads.
-        Variant(
-            when=(HasTensor(AUTOENCODER + "weight"),),
-            heads={"latent": LinearHead(d_in=Shape(AUTOENCODER + "weight", 1), d_out=Shape(AUTOENCODER + "weight"))},
-            keys=KeyMap(
-                Rename(AUTOENCODER + "weight", "heads.latent.out.weight"),
-                Rename(AUTOENCODER + "bias", "heads.latent.out.bias"),
-            ),
-            recipes={"embed": Recipe(pooling=TokenItself(), head="latent")},
-        ),
-        Variant(
-            when=(HasTensor("head.mlp.1.weight"),),
-            heads={"cell_class": LinearHead(d_in=Shape("head.mlp.1.weight", 1), d_out=Shape("head.mlp.1.weight"))},
-            keys=KeyMap(
-                Rename("head.mlp.1.weight", "heads.cell_class.out.weight"),
-                Rename("head.mlp.1.bias", "heads.cell_class.out.bias"),
-            ),
         ),
         Variant(
             when=(HasTensor(OUT + "dec_disp"),),
@@ -225,4 +225,5 @@ SPEC = ModelSpec(
             n_parameters=82_402_543,
         ),
     },
+    sizes={"d_model": 1_024, "n_blocks": 4, "d_hidden": 2_048, "model_dropout": 0.2},
 )

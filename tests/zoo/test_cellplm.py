@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sclcm.reference
-from sclcm.models import load
+from sclcm.models import build, describe, load
 from sclcm.tl import embed
 
 REFERENCE = Path(sclcm.reference.__file__).parent / "cellplm"
@@ -50,6 +50,17 @@ def test_files_are_known_for_the_family():
     assert (model.family, model.token_unit, model.pad) == ("cellplm", "cell", "")
     assert set(model.lcm.heads) == {"latent", "latent_most_probable", "latent_weighted", "latent_drawn", "counts"}
     assert set(model.recipes) == {"embed", "backbone", "weighted", "drawn"}
+
+
+def test_model_without_weights_has_the_backbone_alone():
+    genes = loaded(REFERENCE / "checkpoint").vocabulary.features[:50]
+    model = build("cellplm", genes, d_model=16, n_blocks=1, d_hidden=8, device="cpu")
+    assert model.architecture.backbone.attention.n_heads == 8
+    assert (model.lcm.n_blocks, model.width(model.recipe("embed"))) == (1, 16)
+
+
+def test_description_names_the_recipe_of_published_files():
+    assert "latent_most_probable" in describe("cellplm")["recipes"]["embed"]
 
 
 def test_of_several_pairs_in_a_folder_the_weights_name_theirs(release):
