@@ -82,7 +82,7 @@ def set_vectors(m: Measurement, probe: probes.SetVectors, name: str) -> Any:
 
 def latent_of(m: Measurement) -> MixtureLatent:
     """Return the mixture of the model."""
-    return cast("MixtureLatent", m.pretrained.lcm.heads["latent"])
+    return cast("MixtureLatent", m.pretrained.lcm.heads["mixture"])
 
 
 def uniform_per_cluster(m: Measurement, probe: probes.UniformPerCluster, name: str) -> np.ndarray:

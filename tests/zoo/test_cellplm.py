@@ -48,7 +48,7 @@ def without(*starts):
 def test_files_are_known_for_the_family():
     model = loaded(REFERENCE / "checkpoint")
     assert (model.family, model.token_unit, model.pad) == ("cellplm", "cell", "")
-    assert set(model.lcm.heads) == {"latent", "latent_most_probable", "latent_weighted", "latent_drawn", "counts"}
+    assert set(model.lcm.heads) == {"mixture", "latent_most_probable", "latent_weighted", "latent_drawn", "counts"}
     assert set(model.recipes) == {"embed", "backbone", "weighted", "drawn"}
 
 
