@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -33,6 +34,25 @@ class ActivatedHead(nn.Module):
     def forward(self, x_nd: Tensor) -> Tensor:
         """Return latent vectors, shape `(cells, latent)`."""
         return self.activation(self.out(x_nd))
+
+
+class DroppedLayers(nn.Module):
+    """Linear layers, each behind a dropout, with ReLU between them."""
+
+    def __init__(self, config: set_configs.DroppedLayers) -> None:
+        super().__init__()
+        if not isinstance(config.widths, tuple):
+            msg = f"The widths of the layers are still to be read by {config.widths!r}."
+            raise TypeError(msg)
+        widths = [as_int(config.d_in), *map(as_int, config.widths)]
+        layers: list[nn.Module] = []
+        for d_in, d_out in itertools.pairwise(widths):
+            layers += [nn.Dropout(float(config.dropout)), Linear(d_in, d_out), nn.ReLU()]  # type: ignore[arg-type]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Return logits, shape `(cells, classes)`."""
+        return self.layers(x_nd)
 
 
 class ExpressionDecoder(nn.Module):

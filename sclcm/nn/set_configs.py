@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sclcm._sizes import Flag, Number, Size, Text
+    from sclcm._sizes import Flag, Number, Shapes, Size, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,5 +235,24 @@ class ExpressionDecoder:
     n_tokens: Size
 
 
-CellHead: TypeAlias = MixtureLatent | MixtureReadout | CountDecoder | ActivatedHead | ExpressionDecoder
+@dataclass(frozen=True, kw_only=True)
+class DroppedLayers:
+    """Classes of a cell from its vector: linear layers, each behind a dropout, with ReLU between them.
+
+    Parameters
+    ----------
+    d_in
+        Width of the input.
+    widths
+        Width of the output of each linear layer; the last is the number of classes.
+    dropout
+        Share of values dropped in training.
+    """
+
+    d_in: Size
+    widths: tuple[Size, ...] | Shapes
+    dropout: Number = 0.0
+
+
+CellHead: TypeAlias = MixtureLatent | MixtureReadout | CountDecoder | ActivatedHead | ExpressionDecoder | DroppedLayers
 """Heads that read the vectors of cells that are tokens."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Shape
+from sclcm._sizes import Config, Count, Shape, Shapes
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename
 from sclcm.encoding.normalize import LogCounts
 from sclcm.encoding.select import InOrder
@@ -14,6 +14,7 @@ from sclcm.nn.set_configs import (
     BagOfGenes,
     CellProjection,
     CountDecoder,
+    DroppedLayers,
     FlowAttention,
     GroupNorm,
     MixtureLatent,
@@ -35,6 +36,7 @@ DECODER = "decoder.layers.{}."
 COVARIATE = "decoder.covariate_layers.{}."
 FIRST_COVARIATE = "decoder.covariate_layers.0."
 OUT = "decoder.out_layer."
+CLASSES = "head.mlp.1.weight"
 COUNTS = "heads.counts.blocks.{}."
 TERMS = COUNTS + "covariates."
 QUARTERS = GroupNorm(n_groups=4)
@@ -118,11 +120,11 @@ SPEC = ModelSpec(
             recipes={"embed": Recipe(pooling=TokenItself(), head="latent")},
         ),
         Variant(
-            when=(HasTensor("head.mlp.1.weight"),),
-            heads={"cell_class": LinearHead(d_in=Shape("head.mlp.1.weight", 1), d_out=Shape("head.mlp.1.weight"))},
+            when=(HasTensor(CLASSES),),
+            heads={"cell_class": DroppedLayers(d_in=Shape(CLASSES, 1), widths=Shapes("head.mlp.{}.weight"))},
             keys=KeyMap(
-                Rename("head.mlp.1.weight", "heads.cell_class.out.weight"),
-                Rename("head.mlp.1.bias", "heads.cell_class.out.bias"),
+                Rename("head.mlp.{}.weight", "heads.cell_class.layers.{}.weight"),
+                Rename("head.mlp.{}.bias", "heads.cell_class.layers.{}.bias"),
             ),
         ),
         # The authors draw the cluster at random from one stream, even for embeddings; "drawn" draws it by the cell.

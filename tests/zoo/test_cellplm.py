@@ -145,6 +145,28 @@ def test_fine_tuned_classifier_has_its_own_latent_layer(release):
     assert model.lcm.read_cells("cell_class", z).shape == (3, 4)
 
 
+def test_class_head_may_have_more_layers(release):
+    def change(tensors):
+        shapes = {"mlp.1": (6, 5), "mlp.4": (7, 6), "mlp.7": (4, 7)}
+        head = {f"head.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+        head |= {f"head.{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+        latent = {
+            "latent.layers.1.lat_2lat.0.weight": torch.randn(5, 16),
+            "latent.layers.1.lat_2lat.0.bias": torch.randn(5),
+        }
+        stored.update(head)
+        return without("latent.", "decoder.")(tensors) | head | latent
+
+    stored = {}
+    model, z = loaded(release(change, latent_mod="ae")), torch.randn(3, 5)
+    wanted = z
+    for i in (1, 4, 7):
+        wanted = (wanted.relu() if i > 1 else wanted) @ stored[f"head.mlp.{i}.weight"].t() + stored[
+            f"head.mlp.{i}.bias"
+        ]
+    torch.testing.assert_close(model.lcm.read_cells("cell_class", z), wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("names", [("platform",), ("batch", "dataset", "platform"), ()])
 def test_covariates_are_those_that_the_decoder_has(release, names):
     def change(tensors):
