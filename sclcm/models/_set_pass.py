@@ -122,7 +122,8 @@ def read_cells(
     with closing(data.pieces(pretrained, more=drawn if n_draws else None)) as read, torch.inference_mode():
         for piece in read:
             rows = torch.from_numpy(piece.sentences.rows).to(device)
-            x_nd[rows] = pretrained.lcm.cells(to_cells(piece.sentences, device, data.positions))
+            # Under autocast they are made in half precision; what is kept of them is of the model's type.
+            x_nd[rows] = pretrained.lcm.cells(to_cells(piece.sentences, device, data.positions)).to(x_nd.dtype)
             if uniform_nk is not None:
                 uniform_nk[rows] = torch.from_numpy(piece.sentences.scalars[CLUSTERS].astype(np.float32)).to(device)
     return x_nd, uniform_nk
