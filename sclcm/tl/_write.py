@@ -51,7 +51,7 @@ def provenance(pretrained: Pretrained) -> dict[str, Any]:
         "model": pretrained.name,
         "family": pretrained.family,
         "checkpoint_sha256": pretrained.sha256,
-        "species": list(pretrained.vocabulary.species),
+        "species": ", ".join(pretrained.vocabulary.species),  # text: a list comes back from a file as an array
         "device": str(pretrained.device),
         "dtype": str(pretrained.dtype).removeprefix("torch."),
         "sclcm_version": version("sclcm"),

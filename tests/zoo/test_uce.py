@@ -188,7 +188,7 @@ def test_species_may_be_said_with_the_cells(model):
     for said in ("mouse", "Mus musculus", "organism", None):
         found = embed(data, model, conditions={"species": said}, copy=True)
         assert (found.obsm["X_uce"] == wanted).all()
-        assert found.uns["uce"]["params"]["species"] == ["mouse"]
+        assert found.uns["uce"]["params"]["species"] == "mouse"
     with pytest.raises(ValueError, match="'uce' knows 0 of the 20 genes"):
         embed(data, model, conditions={"species": "Macaca mulatta"})
     with pytest.raises(KeyError, match=r"'species' is 'axolotl', neither a species that the model knows .*'human'"):
