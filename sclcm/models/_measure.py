@@ -90,9 +90,8 @@ class Measurement:
 
     def load(self, folder: Path, **asked: Any) -> Pretrained:
         """Return the checkpoint in a folder; dictionaries are those of the pre-trained one."""
-        given = {name: self.run[name] for name in names_given(get_spec(self.family)) & self.run.keys()}
         where = {"family": self.family, "device": self.device, "dtype": self.dtype}
-        return load(folder, **where, vocabulary=self.folder, **given, **asked)
+        return load(folder, **where, vocabulary=self.folder, **stated(self.family, self.run), **asked)
 
     def once(self, make: Callable[[Measurement], T], key: object = None) -> T:
         """Return what a function makes of this measurement, made at the first call only (by a key for lasting ones)."""
@@ -305,6 +304,11 @@ class Measurement:
             )
             raise ValueError(msg)
         return mask
+
+
+def stated(family: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `load` that the files of a family state nowhere, from what `run.json` says."""
+    return {name: run[name] for name in names_given(get_spec(family)) & run.keys()}
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

@@ -12,9 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 import sclcm.reference
-from sclcm._sizes import names_given
 from sclcm.cli import app
 from sclcm.models import convert, load
+from sclcm.models._measure import stated
 from sclcm.zoo._registry import get_spec
 
 REFERENCES = Path(sclcm.reference.__file__).parent
@@ -36,8 +36,7 @@ def family_of(folder):
 def given_of(folder):
     """Return what the files of a checkpoint state nowhere, from the run of its authors' code."""
     run = folder.parent / "run.json"
-    stated = json.loads(run.read_text()) if run.is_file() else {}
-    return {name: stated[name] for name in names_given(get_spec(family_of(folder))) & stated.keys()}
+    return stated(family_of(folder), json.loads(run.read_text())) if run.is_file() else {}
 
 
 def bits_of(tensor):
