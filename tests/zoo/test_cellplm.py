@@ -145,7 +145,7 @@ def test_fine_tuned_classifier_has_its_own_latent_layer(release):
     assert model.lcm.read_cells("cell_class", z).shape == (3, 4)
 
 
-def test_class_head_may_have_more_layers(release):
+def test_class_head_may_have_more_layers(release, tmp_path):
     def change(tensors):
         shapes = {"mlp.1": (6, 5), "mlp.4": (7, 6), "mlp.7": (4, 7)}
         head = {f"head.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
@@ -165,6 +165,8 @@ def test_class_head_may_have_more_layers(release):
             f"head.mlp.{i}.bias"
         ]
     torch.testing.assert_close(model.lcm.read_cells("cell_class", z), wanted, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "saved")
+    assert loaded(tmp_path / "saved").lcm.read_cells("cell_class", z).equal(model.lcm.read_cells("cell_class", z))
 
 
 @pytest.mark.parametrize("names", [("platform",), ("batch", "dataset", "platform"), ()])
