@@ -19,7 +19,10 @@ _USER_ERRORS = (ImportError, KeyError, MemoryError, OSError, RuntimeError, TypeE
 
 
 class _Commands(TyperGroup):
-    """Show an error as one line and leave with status 1; `--debug`, anywhere on the line, shows where it arose."""
+    """Show an error as one line and leave with status 1; `--debug`, anywhere on the line, shows where it arose.
+
+    A reader of the output who has seen enough, such as `head`, is no error: the command ends quietly, with status 1.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = [argument for argument in args if argument != "--debug"]
@@ -28,7 +31,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # typer itself sees to all three
             raise
         except _USER_ERRORS as error:
             if ctx.params.get("debug"):

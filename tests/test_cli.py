@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -52,6 +54,22 @@ def test_help_lists_the_commands():
 @pytest.mark.parametrize("command", ["embed", "check", "verify", "models", "nonsense"])
 def test_wrong_usage_leaves_with_status_two(command):
     assert _run(command, "--no-such-option").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("models", "list"), ("--debug", "models", "describe", "sclcm-mini"), ("--help",)]
+)
+def test_reader_who_has_seen_enough_ends_a_command_quietly(arguments):
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from sclcm.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    run.stderr.close()
+    assert run.wait(timeout=60) == 1
 
 
 def test_error_is_one_line_on_stderr_and_leaves_with_status_one():
