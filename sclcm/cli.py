@@ -307,3 +307,7 @@ def _write(adata: AnnData, output: Path) -> None:
 def main() -> None:
     """Run the command line."""
     app(prog_name="sclcm")
+
+
+if __name__ == "__main__":  # as in `python -m sclcm.cli`
+    main()
