@@ -203,6 +203,12 @@ class Pretrained:
         if self.architecture.decoder is None:
             msg = f"{self.name!r} has no decoder, so that it says nothing of genes that a cell does not express."
             raise ValueError(msg)
+        if self.translation is not None:
+            msg = (
+                f"The decoder of {self.name!r} gives values of {self.translation.modality}s and says nothing of genes; "
+                "`sclcm.tl.translate` reads it."
+            )
+            raise ValueError(msg)
         if isinstance(recipe, GeneRecipe):
             chosen = recipe
         elif isinstance(recipe, str) and recipe in self.gene_recipes:
