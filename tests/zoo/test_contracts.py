@@ -364,6 +364,21 @@ def test_layout_of_the_matrix_does_not_matter(case, layout):
         assert np.array_equal(case.embed(adata, recipe), case.wanted(recipe)), recipe
 
 
+def test_columns_of_one_gene_are_summed_where_the_model_does_so(case):
+    vocabulary = case.model.vocabulary
+    if (vocabulary.universe or vocabulary).merge != "sum" or case.reading(case.default).encoding.by_var:
+        pytest.skip("columns of one gene are not summed, or have places of their own")
+    adata = case.input()
+    key = sclcm.tl.embed(adata, case.model, recipe=case.default, batch_key=case.batch_key, key_added="k", copy=True)
+    key = key.uns["k"]["params"]["gene_key"]
+    names = np.asarray(adata.var_names if key == "var_names" else adata.var[key])
+    half = sparse.csr_matrix(adata.X) / 2
+    half = half.floor() if case.model.needs == "counts" else half
+    var = pd.DataFrame({"mine": np.tile(names, 2)}, index=[f"g{i}" for i in range(2 * len(names))])
+    both = anndata.AnnData(sparse.hstack([half, adata.X - half], format="csr"), obs=adata.obs, var=var)
+    assert np.array_equal(case.embed(both, gene_key="mine"), case.wanted())
+
+
 @pytest.mark.parametrize("layout", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_matrix.toarray])
 def test_file_gives_the_vectors_of_memory(case, layout, tmp_path):
     adata = case.input()
@@ -535,6 +550,41 @@ def test_way_that_a_model_does_not_have_is_refused(gene_case, unchanged):
             adata = gene_case.input(way[1])
             with unchanged(adata):
                 assert embed_genes(gene_case, adata, way, copy=False) is None
+
+
+# ---- other tasks ----
+
+
+def numbers_of_tasks(case, adata, **given):
+    """Return what a model says of cells besides their vectors, by task; models say themselves what they cannot do."""
+    keys = {"model": case.model, "key_added": "found", "copy": True, **given}
+    found = {}
+    if case.model.translation is not None:
+        proteins = case.model.vocabulary.features[:7].tolist()
+        found["translate"] = sclcm.tl.translate(adata, features=proteins, **keys).obsm["found"].to_numpy()
+    else:
+        for name, recipe in case.model.gene_recipes.items():
+            mine = not recipe.submodels or case.model.submodel in recipe.submodels
+            if recipe.head is not None and mine:
+                found[name] = sclcm.tl.impute(adata, recipe=name, **keys).layers["found"]
+    if case.model.labels is not None or case.model.prototypes is not None:
+        told = sclcm.tl.annotate(adata, **keys).obs
+        found["annotate"] = told["found"].cat.codes.to_numpy(dtype=np.float32, copy=True)[:, None]
+        found["annotate"] += told.filter(like="found_score").to_numpy(dtype=np.float32).sum(1, keepdims=True)
+    return found
+
+
+def test_neither_order_nor_size_of_batches_matters_to_other_tasks(gene_case):
+    adata, order = gene_case.input(), np.random.default_rng(3).permutation(gene_case.cells.n_obs)
+    wanted = numbers_of_tasks(gene_case, adata)
+    if not wanted:
+        pytest.skip("a model that gives vectors alone")
+    turned, small = (numbers_of_tasks(gene_case, adata[order].copy()), numbers_of_tasks(gene_case, adata, batch_size=3))
+    for task, values in wanted.items():
+        for found, these in ((turned[task], values[order]), (small[task], values)):
+            assert np.array_equal(np.isnan(found), np.isnan(these)), task
+            assert np.isfinite(these).any(), task
+            assert difference(np.nan_to_num(found), np.nan_to_num(these)) <= CLOSE, task
 
 
 # ---- recipes and number types ----
