@@ -61,6 +61,46 @@ def performer(width: int, n_blocks: int, *, n_heads: int, head_width: int, n_fea
     return model.eval()
 
 
+class EncoderAndPerformer(nn.Module):
+    """scFoundation's sizes: 12 blocks over a sentence of width 768, its vectors put among 19,266, 6 blocks over all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(768, 12, 3072, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+        self.bridge = nn.Linear(768, 512)
+        self.decoder = performer(512, 6, n_heads=8, head_width=64, n_features=266)
+
+    def forward(self, x_bld: torch.Tensor) -> torch.Tensor:
+        """Read a sentence, then all genes."""
+        every = torch.zeros(x_bld.shape[0], 19_266, 768, device=x_bld.device)
+        every[:, : x_bld.shape[1]] = self.encoder(x_bld)
+        return self.decoder(self.bridge(every))
+
+
+class TwoPerformers(nn.Module):
+    """scTranslator's sizes: 2 blocks over 20,000 genes, layers along the sentence, 2 blocks over 1,000 proteins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = (performer(128, 2, n_heads=8, head_width=64, n_features=266) for _ in range(2))
+        self.along = nn.Sequential(nn.Linear(20_000, 4_473), nn.ReLU(), nn.Linear(4_473, 1_000))
+
+    def forward(self, x_bld: torch.Tensor) -> torch.Tensor:
+        """Read all genes, then all proteins."""
+        return self.decoder(self.along(self.encoder(x_bld).transpose(1, 2)).transpose(1, 2))
+
+
+def encoder_and_performer() -> nn.Module:
+    """PyTorch's encoder, then the library of random features, as scFoundation has them."""
+    return EncoderAndPerformer().eval()
+
+
+def two_performers() -> nn.Module:
+    """The library of random features twice, with layers along the sentence between, as scTranslator has them."""
+    return TwoPerformers().eval()
+
+
 def config_of(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """The hyper-parameters of a listed checkpoint, wherever they stand."""
     return next((facts[key] for key in ("config", "args", "hyper_parameters", "model_args") if key in facts), {})

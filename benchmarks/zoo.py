@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +29,12 @@ import torch
 from _setting import alternate, machine, peak_memory, save_json, table
 
 from sclcm._sizes import ReleaseFacts, resolve_sizes
+from sclcm.engine.sets import Pieces, through_blocks
 from sclcm.models._build import build_lcm
-from sclcm.nn.tokens import TokenTensors
+from sclcm.nn.tokens import CellTensors, TokenTensors
 from sclcm.zoo._registry import get_spec
 from sclcm.zoo._spec import StoredArray, with_variants
+from sclcm.zoo._submodels import InSubmodels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +44,10 @@ if TYPE_CHECKING:
 LISTS = Path(__file__).parents[1] / "tests" / "zoo" / "full_size"
 UNSTATED = {"nheads": 8, "n_head": 20, "nhead": 20, "dropout": 0.0}
 """What a listing says nowhere: scGPT's eight heads, scMulan's twenty, UCE's twenty."""
+
+
+WHOLE = ("position_ids", "homologous_index", "steps")
+"""Tensors of whole numbers whose type is not listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +62,14 @@ class Case:
         Tokens of a sentence.
     peer
         Makes the peer of the width and the configuration, or `None` where no public library has it.
+    token_is_cell
+        Whether a sentence is a set of cells, and its length their number.
     """
 
     listing: str
     lengths: tuple[int, ...] = (256, 1024, 2048)
     peer: Callable[[Mapping[str, Any]], _peers.Forward] | None = None
+    token_is_cell: bool = False
 
 
 CASES = {
@@ -96,6 +106,9 @@ CASES = {
         peer=lambda c: _peers.encoder(c["d_model"], c["nlayers"], n_heads=c["nhead"], d_hidden=c["d_hid"]),
     ),
     "cellfm": Case(listing="CellFM-80M"),
+    "cellplm": Case(listing="20230926_85M", lengths=(256, 1024, 4096), token_is_cell=True),
+    "scfoundation": Case(listing="models.ckpt", lengths=(1024,), peer=lambda _: _peers.encoder_and_performer()),
+    "sctranslator": Case(listing="scTranslator", lengths=(20_000,), peer=lambda _: _peers.two_performers()),
 }
 
 
@@ -106,14 +119,14 @@ def listed(family: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     return facts["state_dict"], _peers.config_of(facts)
 
 
-def random_tensor(stored: list[Any]) -> torch.Tensor:
+def random_tensor(name: str, stored: list[Any]) -> torch.Tensor:
     """Small random weights of a listed shape, equal for equal shapes, since some are one tensor stored twice.
 
-    Ones where a vector is a scale or a shift; zeros for whole numbers.
+    Ones where a vector is a scale or a shift; whole numbers count.
     """
     dtype, shape = stored if stored and isinstance(stored[0], str) else ("float32", stored)
-    if "int" in dtype:
-        return torch.zeros(shape, dtype=torch.int64)
+    if "int" in dtype or name.endswith(WHOLE):
+        return torch.arange(math.prod(shape)).reshape(shape)
     torch.manual_seed(0)
     return torch.randn(shape) * 0.02 if len(shape) > 1 else torch.ones(shape)
 
@@ -122,7 +135,9 @@ def build(family: str) -> LCM:
     """Our model of the listed size."""
     shapes, config = listed(family)
     spec = get_spec(family)
-    state = spec.keys.bare({name: random_tensor(stored) for name, stored in shapes.items()})
+    if isinstance(spec.config, InSubmodels):
+        config = spec.config.settings(config)
+    state = spec.keys.bare({name: random_tensor(name, stored) for name, stored in shapes.items()})
     facts = ReleaseFacts(
         config=config,
         shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
@@ -138,6 +153,8 @@ def build(family: str) -> LCM:
 def ours(family: str, device: str) -> Callable[[int], object]:
     """Read one random sentence of a length."""
     lcm = build(family).to(device)
+    if CASES[family].token_is_cell:
+        return partial(read_cells, lcm, device)
 
     def read(length: int) -> object:
         ids = torch.arange(5, length + 5, device=device).unsqueeze(0) % 900
@@ -147,12 +164,26 @@ def ours(family: str, device: str) -> Callable[[int], object]:
             gene_mask_bl=torch.ones_like(ids, dtype=torch.bool),
             value_bl=1.0 + ids % 4,
             condition_b=torch.zeros(1, dtype=torch.long, device=device),
+            species_b=torch.zeros(1, dtype=torch.long, device=device),
+            asked_ids_bm=torch.arange(1_000, device=device).unsqueeze(0),
         )
         with torch.inference_mode():
             x_bld = lcm(tokens)
             return x_bld if lcm.decoder is None else lcm.decode(x_bld, tokens)
 
     return read
+
+
+def read_cells(lcm: LCM, device: str, n_cells: int) -> object:
+    """Read one set of random cells that express 1,000 genes each."""
+    ids = torch.randint(0, 15_000, (1_000 * n_cells,), device=device)
+    cells = CellTensors(
+        token_ids_v=ids,
+        value_v=torch.ones(len(ids), device=device),
+        start_n=torch.arange(0, len(ids), 1_000, device=device),
+    )
+    with torch.inference_mode():
+        return through_blocks(lcm, lcm.cells(cells), n_blocks=None, pieces=Pieces(n_cells))
 
 
 def theirs(family: str, device: str) -> Callable[[int], object] | None:
@@ -175,6 +206,8 @@ def theirs(family: str, device: str) -> Callable[[int], object] | None:
 def as_width(family: str) -> int:
     """Width of a token vector."""
     config = listed(family)[1]
+    if family == "scfoundation":
+        return config["model_config"]["mae_autobin"]["encoder"]["hidden_dim"]
     return next(
         config[key] for key in ("hidden_size", "n_embd", "dim_model", "dim", "embsize", "d_model") if key in config
     )
@@ -210,7 +243,7 @@ def rows_of(family: str, given: argparse.Namespace) -> list[dict[str, object]]:
             {
                 "family": family,
                 "tokens": length,
-                "cells/s": f"{1 / seconds['sclcm']:.2f}",
+                "cells/s": f"{(length if case.token_is_cell else 1) / seconds['sclcm']:.2f}",
                 "us a token": f"{1e6 * seconds['sclcm'] / length:.0f}",
                 "peer, us a token": f"{1e6 * seconds['peer'] / length:.0f}"
                 if "peer" in seconds
