@@ -70,6 +70,8 @@ def _names(content: h5py.File, path: Path) -> list[str]:
     key = var.attrs.get("_index", "_index")
     name = key.decode() if isinstance(key, bytes) else str(key)
     index = _own(var, name, path)
+    if isinstance(index, h5py.Group) and "values" in index:  # anndata 0.13 keeps beside texts which of them are missing
+        index = _own(index, "values", path)
     if not isinstance(index, h5py.Dataset):
         _damaged(path, f"has an index `var/{name}` that is no list of names")
     return _texts(index, path, None)

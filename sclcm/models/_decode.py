@@ -46,7 +46,7 @@ def decode_genes(
     model
         Name or path of a model with a decoder, or a loaded one.
     recipe
-        Name of one of the model's `gene_recipes` (see :func:`sclcm.models.describe`), or a `GeneRecipe` of one's own.
+        One of the `gene_recipes` that :func:`sclcm.models.describe` lists, or a `GeneRecipe` made for the purpose.
     layer
     use_raw
         Layer to read instead of `.X`, or `.raw.X`.

@@ -41,6 +41,16 @@ def test_tables_of_early_versions_are_read(path):
     assert read_var_names(path) == ["A", "B"]
 
 
+def test_texts_that_may_be_missing_are_read_as_anndata_writes_them_now(path):
+    with h5py.File(path, "w") as file:
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        index = var.create_group("_index")
+        index.attrs["encoding-type"] = "nullable-string-array"
+        index["values"], index["mask"] = np.array(NAMES, dtype=h5py.string_dtype()), np.zeros(3, dtype=bool)
+    assert read_var_names(path) == NAMES
+
+
 def group(path, **members):
     with h5py.File(path, "w") as file:
         var = file.create_group("var")

@@ -28,7 +28,7 @@ def make_config(gene, **more):
 def make_cells(dense):
     """Cells of a dense matrix, of which zeros are not stored."""
     ids = [row.nonzero().flatten() for row in dense]
-    lengths = torch.tensor([0, *map(len, ids[:-1])])
+    lengths = torch.tensor([0, *map(len, ids[:-1])], device=dense.device)
     return CellTensors(
         token_ids_v=torch.cat(ids).to(torch.int32),
         value_v=dense[dense != 0],
