@@ -60,8 +60,9 @@ def decode_genes(
 
     Yields
     ------
-    Row numbers of some cells, and of each the vectors of `model.vocabulary.features`, in that order, shape `(cells,
-    genes, width)`, float32; with a recipe that has a head, numbers of shape `(cells, genes)`. Cells that express no
+    Row numbers of some cells, and of each the vectors of `model.vocabulary.features`, in that order, of shape
+    `(cells, genes, width)`, float32; with a recipe that has a head, numbers of shape `(cells, genes)`.
+    Cells that express no
     known gene are left out.
     """
     pretrained = load(model, device=device, dtype=dtype)
