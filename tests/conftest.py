@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +19,13 @@ settings.load_profile("unhurried")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Tests run side by side, one a processor, on tensors too small for threads: more of those would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_runtest_setup() -> None:
+    """Go back to one thread: some libraries raise the number for the whole process, and waiting costs tenfold then."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def _has_device() -> bool:
