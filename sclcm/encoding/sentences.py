@@ -59,8 +59,6 @@ class Encoding:
         What stands for expression at a token, or `None` for order alone.
     special_value
         Value of special tokens.
-    expand
-        Genes that are stored in every cell before anything else, or `None`.
     prefix
     suffix
         Special tokens before and after the genes. Those that the release's vocabulary lacks are left out.
