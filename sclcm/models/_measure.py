@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -69,6 +70,8 @@ class Measurement:
     run
         What `run.json` says of how the arrays were made: settings that the checkpoint's files do not state are taken
         from it, and seeds.
+    facts
+        What `expected.json` says of each array: settings that stand nowhere else are read from its words.
     """
 
     def __init__(
@@ -81,9 +84,10 @@ class Measurement:
         dtype: str,
         device: str,
         run: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.adata, self.folder, self.family = adata, folder, family
-        self.run = run or {}
+        self.run, self.facts = run or {}, facts or {}
         self.draws, self.dtype, self.device = draws, dtype, device
         self.pretrained = self.load(folder)
         self._made: dict[Any, Any] = {}
@@ -112,7 +116,7 @@ class Measurement:
         """Return the measurement of the same checkpoint on another input of the fixture."""
         if name not in self._made:
             adata = anndata.read_h5ad(self.folder.parent / f"{name}.h5ad")
-            how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "run": self.run}
+            how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "run": self.run, "facts": self.facts}
             self._made[name] = Measurement(adata, self.folder, family=self.family, draws=self.draws, **how)
         return self._made[name]
 
@@ -120,6 +124,10 @@ class Measurement:
         """Return the first rows of an array, as many as are stored; at least one, as none would prove nothing."""
         stored = self.draws[name]
         return array[: max(stored.shape[0] if stored.ndim else 0, 1)]
+
+    def said(self, setting: probes.Said, name: str) -> Any:
+        """Return a setting of upstream's from what is said of an array."""
+        return said(setting, self.facts.get(setting.of or name))
 
     def take(self, probe: probes.Probe, name: str) -> Any:
         """Return the array that a probe declares; `name` is that of the array."""
@@ -309,6 +317,17 @@ class Measurement:
 def stated(family: str, run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `load` that the files of a family state nowhere, from what `run.json` says."""
     return {name: run[name] for name in names_given(get_spec(family)) & run.keys()}
+
+
+def said(setting: probes.Said, fact: Any) -> Any:
+    """Return a setting from the words about an array, or what it is otherwise."""
+    words = [fact[key] for key in ("meaning", "produced_by") if isinstance(fact.get(key), str)] if fact else []
+    found = re.search(setting.pattern, " ".join(words))
+    if found is None:
+        return setting.otherwise
+    if isinstance(setting.otherwise, tuple):
+        return tuple(word.strip() for word in found[1].split(","))
+    return type(setting.otherwise)(found[1])
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

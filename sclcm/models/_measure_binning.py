@@ -97,7 +97,7 @@ class PreparedCounts:
 
 def prepared(m: Measurement, probe: probes.Prepared, name: str) -> np.ndarray:
     """What is made of counts before binning."""
-    counts = PreparedCounts(m, probe.min_counts)
+    counts = PreparedCounts(m, int(m.said(probe.min_counts, name)))
     if probe.part == "genes":
         return m.adata.var_names.to_numpy().astype(str)[counts.kept]
     values = counts.values
@@ -138,7 +138,9 @@ def gene_edges(m: Measurement, probe: probes.GeneEdges, name: str) -> np.ndarray
     """Pairs of genes with similar vectors."""
     genes = [str(gene) for gene in m.draws[probe.genes]]
     position = m.pretrained.vocabulary.feature_positions
-    similar = cosine_graph(m.pretrained.gene_vectors()[[position[gene] for gene in genes]]) >= probe.threshold
+    similar = cosine_graph(m.pretrained.gene_vectors()[[position[gene] for gene in genes]]) >= m.said(
+        probe.threshold, name
+    )
     pairs = zip(*np.nonzero(np.triu(similar)), strict=True)
     return np.array(sorted("|".join(sorted((genes[i], genes[j]))) for i, j in pairs))
 

@@ -20,6 +20,7 @@ from sclcm.nn.cell_configs import TanhClassHead as TanhClassConfig
 from sclcm.nn.heads import TanhClassHead
 from sclcm.nn.tokens import TokenTensors
 from sclcm.reference import _context_probes as probes
+from sclcm.reference._probes import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,8 @@ NOT_PREDICTED = -100
 def opened(m: Measurement, told: probes.Told, name: str) -> tuple[Pretrained, Input]:
     """Return the model with the encoding of a recipe, and the input as it is told."""
     by_name = {} if told.by_name is None else {told.by_name: name.rpartition("_")[2]}
-    conditions = {**told.conditions, **by_name}
+    given = {key: m.said(value, name) if isinstance(value, Said) else value for key, value in told.conditions.items()}
+    conditions = {**given, **by_name}
 
     def make(_: Measurement) -> tuple[Pretrained, Input]:
         pretrained = m.pretrained.reading(m.pretrained.recipe(told.recipe))
@@ -131,10 +133,14 @@ def told_embedding(m: Measurement, probe: probes.ToldEmbedding, name: str) -> np
 
 
 def mean_over_layers(m: Measurement, probe: probes.MeanOverLayers, name: str) -> np.ndarray:
-    """Average of cell vectors over the first blocks: what the average over their token vectors gives as well."""
+    """Average of cell vectors over some blocks: what the average over their token vectors gives as well."""
     pretrained, data = opened(m, probe.told, name)
     recipe, depth = pretrained.recipe(probe.told.recipe), pretrained.lcm.n_blocks
-    layers = [block - depth for block in range(min(probe.n_blocks, depth))]
+    blocks = [int(number) for number in m.said(probe.blocks, name)]
+    if not set(blocks) <= set(range(depth)):
+        msg = f"{name!r} is said to be of the blocks {blocks}, but the model has {depth}."
+        raise ValueError(msg)
+    layers = [block - depth for block in blocks]
     return np.mean(
         [m.embedding(dataclasses.replace(recipe, layer=layer), pretrained, data) for layer in layers], axis=0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -57,28 +58,55 @@ def cell_filter(m: Measurement, probe: probes.CellFilter, name: str) -> np.ndarr
     return np.array(m.adata.obs_names[kept_rows(m, name)].tolist())
 
 
-def _chunk(m: Measurement, cells: probes.Cells) -> CellChunk:
+def _chunk(m: Measurement, cells: probes.Cells, name: str) -> CellChunk:
     """Return the counts of some cells."""
     rows = kept_rows(m, cells.kept)
     counts = m.chunk.counts[rows]
-    empty = csr_matrix((cells.n_empty, counts.shape[1]), dtype=counts.dtype)
+    n_empty = _n_empty(m, cells, len(rows))
+    empty = csr_matrix((n_empty, counts.shape[1]), dtype=counts.dtype)
     stacked = csr_matrix(np.concatenate([counts.toarray(), empty.toarray()]))
-    numbers = np.arange(stacked.shape[0])[list(cells.rows) if cells.rows is not None else slice(None)]
-    totals = np.concatenate([m.chunk.totals[rows], np.zeros(cells.n_empty)])
-    n_genes = np.concatenate([m.chunk.n_genes[rows], np.zeros(cells.n_empty, dtype=np.int64)])
+    numbers = _numbers(m, cells, name, n_cells=stacked.shape[0])
+    totals = np.concatenate([m.chunk.totals[rows], np.zeros(n_empty)])
+    n_genes = np.concatenate([m.chunk.n_genes[rows], np.zeros(n_empty, dtype=np.int64)])
     return dataclasses.replace(
         m.chunk, start=0, counts=stacked[numbers], totals=totals[numbers], n_genes=n_genes[numbers], obs={}
     )
 
 
-def _batch(m: Measurement, cells: probes.Cells) -> TokenBatch:
-    sentences = m.pretrained.encode(_chunk(m, cells))
+def _n_empty(m: Measurement, cells: probes.Cells, n_kept: int) -> int:
+    """Return how many cells without expression there are beside those of the input."""
+    n_rows = n_kept if cells.every is None else len(np.atleast_1d(m.draws[cells.every]))
+    if n_rows < n_kept:
+        msg = f"{cells.every!r} has {n_rows} rows for {n_kept} cells."
+        raise ValueError(msg)
+    return n_rows - n_kept
+
+
+def _numbers(m: Measurement, cells: probes.Cells, name: str, *, n_cells: int) -> list[int]:
+    """Return which cells are meant."""
+    match cells.rows:
+        case None:
+            return list(range(n_cells))
+        case probes.NumberedRow():
+            found = re.search(r"\d+$", name)
+            numbers = [n_cells if found is None else int(found[0])]
+        case probes.FirstRows(of=of, then_last=then_last):
+            numbers = list(range(max(len(np.atleast_1d(m.draws[of])), 1)))
+            numbers[-1:] = [n_cells - 1] if then_last else numbers[-1:]
+    if max(numbers) >= n_cells:
+        msg = f"{name!r} is of more cells than the {n_cells} there are, or does not end in the number of one."
+        raise ValueError(msg)
+    return numbers
+
+
+def _batch(m: Measurement, cells: probes.Cells, name: str) -> TokenBatch:
+    sentences = m.pretrained.encode(_chunk(m, cells, name))
     pad = m.pretrained.vocabulary.specials[m.pretrained.pad]
     return pad_sentences(sentences, np.arange(sentences.n_cells), pad=pad)
 
 
-def _tokens(m: Measurement, cells: probes.Cells) -> TokenTensors:
-    return to_tensors(_batch(m, cells), m.device_of)
+def _tokens(m: Measurement, cells: probes.Cells, name: str) -> TokenTensors:
+    return to_tensors(_batch(m, cells, name), m.device_of)
 
 
 def _lcm(m: Measurement, cells: probes.Cells) -> LCM:
@@ -95,25 +123,25 @@ def _lcm(m: Measurement, cells: probes.Cells) -> LCM:
 def normalized_genes(m: Measurement, probe: probes.NormalizedGenes, name: str) -> np.ndarray:
     """Normalised values, zeros included."""
     encoding, arrays = m.pretrained.encoding, m.pretrained.arrays
-    chunk = stored_counts(_chunk(m, probes.Cells(kept=probe.kept)), encoding, arrays)
+    chunk = stored_counts(_chunk(m, probes.Cells(kept=probe.kept), name), encoding, arrays)
     return normalize(encoding.normalize, chunk, arrays).reshape(chunk.counts.shape)
 
 
 def value_tokens(m: Measurement, probe: probes.ValueTokens, name: str) -> np.ndarray:
     """Values of all tokens."""
-    return _batch(m, probe.cells).values["value"].astype(np.int64)
+    return _batch(m, probe.cells, name).values["value"].astype(np.int64)
 
 
 def dense_vectors(m: Measurement, probe: probes.DenseVectors, name: str) -> Tensor:
     """Token vectors."""
     n_blocks = 0 if probe.part == "input" else None
-    return cast("Tensor", m.as_many(_lcm(m, probe.cells)(_tokens(m, probe.cells), n_blocks=n_blocks), name))
+    return cast("Tensor", m.as_many(_lcm(m, probe.cells)(_tokens(m, probe.cells, name), n_blocks=n_blocks), name))
 
 
 def dense_embedding(m: Measurement, probe: probes.DenseEmbedding, name: str) -> np.ndarray:
     """Cell vectors: of the input's cells along the way of `tl.embed`, which leaves out those without expression."""
     recipe, cells = m.pretrained.recipe(probe.recipe), probe.cells
-    tokens = _tokens(m, cells)
+    tokens = _tokens(m, cells, name)
     alone = pool(recipe.pooling, _lcm(m, cells)(tokens), tokens).float().cpu().numpy()
     if not cells.together:
         rows = kept_rows(m, cells.kept)
@@ -128,7 +156,7 @@ def _mask_value(m: Measurement, mask: int) -> int:
 
 def dense_head(m: Measurement, probe: probes.DenseHead, name: str) -> Tensor:
     """What a head gives."""
-    out = _head(m, probe)
+    out = _head(m, probe, name)
     if probe.among is not None:
         first, last = (range(out.shape[-1])[place] for place in probe.among)
         out = out[..., first : last + 1].argmax(-1) + first
@@ -136,8 +164,8 @@ def dense_head(m: Measurement, probe: probes.DenseHead, name: str) -> Tensor:
     return cast("Tensor", m.as_many(out, name))
 
 
-def _head(m: Measurement, probe: probes.DenseHead) -> Tensor:
-    tokens = _tokens(m, probe.cells)
+def _head(m: Measurement, probe: probes.DenseHead, name: str) -> Tensor:
+    tokens = _tokens(m, probe.cells, name)
     if probe.hidden is not None:
         value = _mask_value(m, probe.hidden.mask)
         hide = torch.as_tensor(np.asarray(m.draws[probe.hidden.tokens]) == value, device=m.device_of)
@@ -147,7 +175,7 @@ def _head(m: Measurement, probe: probes.DenseHead) -> Tensor:
 
 def target_draw(m: Measurement, probe: probes.TargetDraw, name: str) -> np.ndarray:
     """Our own tokens at the places that were drawn."""
-    stored, ours = m.draws[name], _batch(m, probe.cells).values["value"].astype(np.int64)
+    stored, ours = m.draws[name], _batch(m, probe.cells, name).values["value"].astype(np.int64)
     require_shape(stored, ours.shape, name, kinds="iu")
     mask = _mask_value(m, probe.mask)
     drawn = stored != mask
@@ -160,7 +188,7 @@ def target_draw(m: Measurement, probe: probes.TargetDraw, name: str) -> np.ndarr
 
 def hidden_draw(m: Measurement, probe: probes.HiddenDraw, name: str) -> np.ndarray:
     """Our own tokens, hidden where they were drawn to be."""
-    stored, ours = m.draws[name], _batch(m, probe.cells).values["value"].astype(np.int64)
+    stored, ours = m.draws[name], _batch(m, probe.cells, name).values["value"].astype(np.int64)
     require_shape(stored, ours.shape, name, kinds="iu")
     mask = _mask_value(m, probe.mask)
     hide = stored == mask
@@ -176,9 +204,9 @@ def hidden_loss(m: Measurement, probe: probes.HiddenLoss, name: str) -> float:
     if hidden is None:
         msg = f"{name!r} needs hidden tokens."
         raise ValueError(msg)
-    ours = torch.as_tensor(_batch(m, probe.given.cells).values["value"], device=m.device_of).long()
+    ours = torch.as_tensor(_batch(m, probe.given.cells, name).values["value"], device=m.device_of).long()
     drawn = torch.as_tensor(np.asarray(m.draws[probe.targets]) != _mask_value(m, hidden.mask), device=m.device_of)
-    return float(functional.cross_entropy(_head(m, probe.given)[drawn], ours[drawn]))
+    return float(functional.cross_entropy(_head(m, probe.given, name)[drawn], ours[drawn]))
 
 
 def gene_places(m: Measurement, probe: probes.GenePlaces, name: str) -> np.ndarray:
@@ -196,7 +224,7 @@ def gene_places(m: Measurement, probe: probes.GenePlaces, name: str) -> np.ndarr
 
 def residual_stream(m: Measurement, probe: probes.ResidualStream, name: str) -> Tensor:
     """What each part adds up to."""
-    tokens, stream = _tokens(m, probe.cells), []
+    tokens, stream = _tokens(m, probe.cells, name), []
     x_bld = m.pretrained.lcm.embed(tokens)
     for block in m.pretrained.lcm.backbone.blocks:
         stream.append(cast("Block", block).halfway(x_bld, tokens.mask_bl))
@@ -207,7 +235,7 @@ def residual_stream(m: Measurement, probe: probes.ResidualStream, name: str) -> 
 
 def attention_map(m: Measurement, probe: probes.AttentionMap, name: str) -> Tensor:
     """The map of one cell."""
-    tokens, lcm = _tokens(m, probe.cells), m.pretrained.lcm
+    tokens, lcm = _tokens(m, probe.cells, name), m.pretrained.lcm
     asked = lcm.backbone.attention_inputs(lcm.embed(tokens), tokens.mask_bl, halfway=probe.halfway)
     maps = [block.attention_weights(x_bld, tokens.mask_bl)[0].mean(0) for block, x_bld in asked]
     return cast("Tensor", m.as_many(torch.stack(maps).mean(0), name))
@@ -215,7 +243,7 @@ def attention_map(m: Measurement, probe: probes.AttentionMap, name: str) -> Tens
 
 def attention_share(m: Measurement, probe: probes.AttentionShare, name: str) -> Tensor:
     """Shares of attention."""
-    received_bl = m.pretrained.lcm.attention_received(_tokens(m, probe.cells), halfway=probe.halfway)
+    received_bl = m.pretrained.lcm.attention_received(_tokens(m, probe.cells, name), halfway=probe.halfway)
     return cast("Tensor", m.as_many(received_bl / received_bl.sum(1, keepdim=True), name))
 
 

@@ -209,7 +209,7 @@ def hidden_values(m: Measurement, probe: probes.HiddenValues, name: str) -> np.n
     stored, values = np.asarray(m.draws[name]), np.asarray(m.draws[probe.values])
     require_shape(stored, values.shape, name, kinds="f")
     hidden = stored == probe.hidden
-    wanted = ((values != collated(m).special).sum(1) * probe.share).astype(int)
+    wanted = ((values != collated(m).special).sum(1) * m.said(probe.share, name)).astype(int)
     if (hidden.sum(1) != wanted).any():
         msg = f"{name!r} hides {hidden.sum(1).tolist()} values, expected {wanted.tolist()}."
         raise ValueError(msg)

@@ -205,7 +205,11 @@ def continued(m: Measurement, probe: probes.Continued, name: str) -> np.ndarray:
 
 def token_ids(m: Measurement, probe: probes.TokenIds, name: str) -> np.ndarray:
     """Token ids of words."""
-    return np.array([m.pretrained.vocabulary.token(word) for word in probe.words], dtype=np.int64)
+    return np.array([m.pretrained.vocabulary.token(word) for word in m.said(probe.words, name)], dtype=np.int64)
+
+
+def _n_tokens(m: Measurement, probe: probes.GenesAfter, name: str) -> int:
+    return int(m.said(probe.n_tokens, name))
 
 
 def genes_after(m: Measurement, probe: probes.GenesAfter, name: str) -> np.ndarray:
@@ -213,7 +217,7 @@ def genes_after(m: Measurement, probe: probes.GenesAfter, name: str) -> np.ndarr
     words = token_ids(m, probes.TokenIds(words=probe.words), name).astype(np.int32)
     decoding = to_decoding(_declared(m, probe.recipe), m.pretrained)
     others = sorted(set(m.pretrained.vocabulary.specials.values()) - {decoding.stop})
-    decoding = dataclasses.replace(decoding, n_tokens=probe.n_tokens - len(words), ignored=others)
+    decoding = dataclasses.replace(decoding, n_tokens=_n_tokens(m, probe, name) - len(words), ignored=others)
     sentence = CellSentences(
         token_ids=words,
         features=np.full(len(words), SPECIAL, dtype=np.int32),

@@ -226,9 +226,10 @@ def line_continued(m: Measurement, probe: probes.LineContinued, name: str) -> np
     """The first tokens with those that are added, as many as are stored; at least one."""
     stored = np.asarray(m.draws[name])
     require_shape(stored, (None, None), name, kinds="iu")
-    n_cells, n_more = max(len(stored), 1), max(stored.shape[1] - probe.n_given, 1)
+    n_given = int(m.said(probe.n_given, name))
+    n_cells, n_more = max(len(stored), 1), max(stored.shape[1] - n_given, 1)
     # Of a shorter sentence, padding is given as well, as upstream's rectangle has it there.
-    given = _batch(m, _sentences(m, probe.lines)).token_ids[:n_cells, : probe.n_given]
+    given = _batch(m, _sentences(m, probe.lines)).token_ids[:n_cells, :n_given]
     prompts = CellSentences(
         token_ids=given.ravel().astype(np.int32),
         features=np.full(given.size, SPECIAL, dtype=np.int32),

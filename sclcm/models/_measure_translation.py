@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sclcm.models._pass import Input
     from sclcm.nn.decoder import Decoder, SequenceBridge
     from sclcm.nn.tokens import TokenTensors
+    from sclcm.reference._probes import Said
 
 
 def proteins(m: Measurement) -> Input:
@@ -135,9 +136,21 @@ def stage(m: Measurement, probe: probes.Stage, name: str) -> Tensor:
 def predicted(m: Measurement, probe: probes.Predicted, name: str) -> np.ndarray:
     """Values of proteins."""
     data = m.input if probe.without is None else _without(m, probe.without)
+    ids = None if probe.ids is None else id_input(m, probes.IdInput(), probe.ids)
+    return _filling(m, _predicted(m, data, ids), name, batch_size=probe.batch_size)
+
+
+def _predicted(m: Measurement, data: Input, ids: np.ndarray | None = None) -> np.ndarray:
+    """Return values of proteins, those of the input without any ids."""
     places = n_places(m.pretrained)  # upstream asks once, so that further proteins are cut
-    ids = _ids(proteins(m), m)[:places] if probe.ids is None else id_input(m, probes.IdInput(), probe.ids)
-    return translate_cells(data, m.pretrained, ids, batch_size=None)
+    asked = _ids(proteins(m), m)[:places] if ids is None else ids
+    return translate_cells(data, m.pretrained, asked, batch_size=None)
+
+
+def _filling(m: Measurement, found: np.ndarray, name: str, *, batch_size: Said) -> np.ndarray:
+    """Return the cells that fill batches, as upstream leaves out the others, or all where all are stored."""
+    stored, size = np.atleast_1d(m.draws[name]), int(m.said(batch_size, name))
+    return found if len(stored) == len(found) else found[: len(found) // size * size]
 
 
 def _without(m: Measurement, names: str) -> Input:
@@ -160,21 +173,21 @@ def _measured(m: Measurement) -> np.ndarray:
 
 def scaled_truth(m: Measurement, probe: probes.ScaledTruth, name: str) -> np.ndarray:
     """Measured values."""
-    return _truth(m, _measured(m))
+    return _filling(m, _truth(m, _measured(m)), name, batch_size=probe.batch_size)
 
 
 def masked_by_nothing(m: Measurement, probe: probes.MaskedByNothing, name: str) -> np.ndarray:
     """Values where the truth is a number, which it nowhere is."""
     truth = _truth(m, np.zeros_like(_measured(m)))
-    return np.where(np.isnan(truth), 0, predicted(m, probes.Predicted(), name))
+    return _filling(m, np.where(np.isnan(truth), 0, _predicted(m, m.input)), name, batch_size=probe.batch_size)
 
 
 def agreement(m: Measurement, probe: probes.Agreement, name: str) -> float:
     """Agreement with the truth, batch by batch."""
-    found, truth = (torch.as_tensor(x) for x in (predicted(m, probes.Predicted(), name), _truth(m, _measured(m))))
-    by_batch = []
-    for start in range(0, len(found) - probe.batch_size + 1, probe.batch_size):
-        ours, theirs = (x[start : start + probe.batch_size].double().flatten() for x in (found, truth))
+    found, truth = (torch.as_tensor(x) for x in (_predicted(m, m.input), _truth(m, _measured(m))))
+    by_batch, size = [], int(m.said(probe.batch_size, name))
+    for start in range(0, len(found) - size + 1, size):
+        ours, theirs = (x[start : start + size].double().flatten() for x in (found, truth))
         score = functional.mse_loss if probe.by == "mse" else _cosine
         by_batch.append(float(score(ours, theirs)))
     return float(np.mean(by_batch))

@@ -146,7 +146,13 @@ def _verify_folder(
     checkpoint = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder  # tables lie beside the input
     yield from _compare_weights(checkpoint, family, prefix)
     measurement = Measurement(
-        adata, checkpoint, family=family, draws=expected, dtype=dtype, device=device, run=_run_of(folder)
+        *(adata, checkpoint),
+        family=family,
+        draws=expected,
+        dtype=dtype,
+        device=device,
+        run=_run_of(folder),
+        facts=facts,
     )
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
         probe = find_probe(name, arrays)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from sclcm.reference._collated_probes import Drawn
+    from sclcm.reference._probes import Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Prepared:
         edges between them, after a zero.
     """
 
-    min_counts: int
+    min_counts: Said
     part: Literal["genes", "sums", "bins", "edges"]
 
 
@@ -72,7 +73,7 @@ class GeneEdges:
     """
 
     genes: str
-    threshold: float
+    threshold: Said
 
 
 @dataclass(frozen=True, kw_only=True)

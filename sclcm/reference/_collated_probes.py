@@ -7,7 +7,10 @@ cell, bins must lie between the lowest and the highest that a value may fall int
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sclcm.reference._probes import Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,5 +333,5 @@ class HiddenValues:
     """
 
     values: str
-    share: float
+    share: Said
     hidden: float

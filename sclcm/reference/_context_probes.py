@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sclcm.reference._probes import Said
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
@@ -24,7 +26,7 @@ class Told:
     """
 
     recipe: str = "embed"
-    conditions: Mapping[str, str | None] = field(default_factory=dict)
+    conditions: Mapping[str, str | Said | None] = field(default_factory=dict)
     by_name: str | None = None
 
 
@@ -141,17 +143,17 @@ class ToldEmbedding:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanOverLayers:
-    """Average of a recipe's cell vectors over the first blocks.
+    """Average of a recipe's cell vectors over some blocks.
 
     Parameters
     ----------
-    n_blocks
-        How many; of a model with fewer, all.
+    blocks
+        Which, by their numbers from zero.
     told
         How the input is read.
     """
 
-    n_blocks: int
+    blocks: Said
     told: Told = field(default_factory=Told)
 
 

@@ -28,6 +28,27 @@ class NormalizedGenes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstRows:
+    """The first cells, as many as an array has rows.
+
+    Parameters
+    ----------
+    of
+        The array.
+    then_last
+        Whether the last of those rows is the last of all cells: where upstream has added empty ones, one of them.
+    """
+
+    of: str
+    then_last: bool = False
+
+
+@dataclass(frozen=True)
+class NumberedRow:
+    """The cell whose number the array's name ends in."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cells:
     """Cells that a pass reads.
 
@@ -35,8 +56,8 @@ class Cells:
     ----------
     kept
         Array of `expected.npz` that names those of the input.
-    n_empty
-        Cells without any expression after them.
+    every
+        Array with a row for each of these, and for cells without any expression after them; `None`: there are none.
     rows
         Which of all these; `None` takes all.
     together
@@ -44,8 +65,8 @@ class Cells:
     """
 
     kept: str
-    n_empty: int = 0
-    rows: tuple[int, ...] | None = None
+    every: str | None = None
+    rows: FirstRows | NumberedRow | None = None
     together: bool = False
 
 

@@ -24,13 +24,13 @@ class Asked:
         Submodel that computes it.
     depth
         The depth, as a name would have it; `None`: the name has it.
-    rows
-        Cells, by their numbers; empty: all.
+    cells
+        Array of values and totals, as of `ValuesBesideTotal`, whose rows tell which cells; `None`: all.
     """
 
     submodel: str
     depth: str | None = None
-    rows: tuple[int, ...] = ()
+    cells: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,33 +57,35 @@ class NamedEmbedding:
         Word for a submodel -> its name.
     has_depth
         Whether a depth is among the words.
-    single
-        Rows whose total upstream's input gives as 1, where it gives totals.
+    totals
+        Word for an input with totals, of which that of a cell may be given as one: the cell's vector tells.
     """
 
     forms: Mapping[str, str]
     poolings: Mapping[str, str]
     submodels: Mapping[str, str]
     has_depth: bool = True
-    single: tuple[int, ...] = ()
+    totals: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedGenes:
     """What the decoder says of every gene of some cells, by a recipe that the name spells out: `gene_f1_F`.
 
+    Which cells is seen from what it says: those that fit best, in the order of the input.
+
     Parameters
     ----------
     forms
         Word for what the input held -> recipe that reads it.
-    asked
-        What else it was asked for.
+    submodel
+        Submodel that computes it.
     together
         Whether upstream has computed the cells at once, so that they share a stabiliser.
     """
 
     forms: Mapping[str, str]
-    asked: Asked
+    submodel: str
     together: bool = False
 
 

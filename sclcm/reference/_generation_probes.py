@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sclcm.reference._probes import Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +182,7 @@ class TokenIds:
         The words.
     """
 
-    words: tuple[str, ...]
+    words: Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +201,8 @@ class GenesAfter:
         Tokens or values.
     """
 
-    words: tuple[str, ...]
-    n_tokens: int
+    words: Said
+    n_tokens: Said
     recipe: str
     part: Literal["tokens", "values"]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sclcm.reference._probes import Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ class LineContinued:
 
     lines: Lines
     head: str
-    n_given: int
+    n_given: Said
     repeats: bool
 
 

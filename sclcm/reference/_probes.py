@@ -203,6 +203,25 @@ class Deferred:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """A setting of upstream's that `expected.json` gives in words, in what it says of an array.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression whose group is the number, or the numbers or words between commas.
+    otherwise
+        What it is where nothing of the kind is said; its type is that of the setting.
+    of
+        Array that it is said of; `None`: the one that is computed.
+    """
+
+    pattern: str
+    otherwise: int | float | str | tuple[str, ...]
+    of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class On:
     """An array of another input of the fixture.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sclcm.reference._probes import Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,28 +81,47 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """Values of proteins as `tl.translate` gives them.
+    """Values of proteins as `tl.translate` gives them, of the cells that fill upstream's batches.
 
     Parameters
     ----------
+    batch_size
+        Cells in a batch.
     ids
         Array of `expected.npz` with the ids that are asked for; `None` asks for the proteins of the input.
     without
         Array of `expected.npz` with the genes that are taken out of the data first; `None` takes out none.
     """
 
+    batch_size: Said
     ids: str | None = None
     without: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScaledTruth:
-    """Values of proteins that were measured, scaled from 0 to 1 within each cell."""
+    """Values of proteins that were measured, scaled from 0 to 1 within each cell, of the cells that fill batches.
+
+    Parameters
+    ----------
+    batch_size
+        Cells in a batch.
+    """
+
+    batch_size: Said
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskedByNothing:
-    """Values as upstream writes them where all measured proteins are zero: those are no numbers, and hide the rest."""
+    """Values as upstream writes them where all measured proteins are zero: those are no numbers, and hide the rest.
+
+    Parameters
+    ----------
+    batch_size
+        Cells in a batch.
+    """
+
+    batch_size: Said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +137,7 @@ class Agreement:
     """
 
     by: Literal["mse", "cosine"]
-    batch_size: int
+    batch_size: Said
 
 
 @dataclass(frozen=True)

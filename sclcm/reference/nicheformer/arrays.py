@@ -26,8 +26,9 @@ from sclcm.reference._context_probes import (
     Told,
     ToldEmbedding,
 )
+from sclcm.reference._probes import Said
 
-MEAN = {"technology_mean": "dissociated"}
+MEAN = {"technology_mean": Said(pattern=r"\((\w+) mean", otherwise="dissociated", of="tokens_dataset")}
 TOLD = Told(conditions=MEAN)
 WITH_CONTEXT = Told(recipe="with_context", conditions=MEAN)
 AS_CORPUS = Told(recipe="as_corpus", by_name="technology_mean")
@@ -35,7 +36,8 @@ RAW_MEANS = Told(recipe="raw_means", by_name="technology_mean")
 DRAW = Corrupted(
     tokens=PaddedTokens(told=TOLD), ids="mlm_input_ids", mask="mlm_mask", first_random=10, kept="dissociated"
 )
-FINE_TUNED = MeanOverLayers(n_blocks=2, told=TOLD)
+BLOCKS = Said(pattern=r"extract_layers=\[([\d, ]+)\]", otherwise=("0", "1"), of="ft_logits")
+FINE_TUNED = MeanOverLayers(blocks=BLOCKS, told=TOLD)
 
 ARRAYS = {
     "vocab_genes": Features(),

@@ -25,8 +25,7 @@ from sclcm.reference._depth_probes import (
 from sclcm.reference._probes import Deferred
 
 CELL = Asked(submodel="cell")
-FIRST = Asked(submodel="gene", rows=(0, 1, 2))
-TOGETHER = Asked(submodel="gene", depth="f1", rows=(0, 1, 4))
+TOGETHER = Asked(submodel="gene", depth="f1", cells="gears_input")
 VERSIONS = {"ce": "cell", "rde": "rde"}
 POOLINGS = {"all": "embed", "max": "max"}
 TUNED = Deferred("fine-tuning comes with the tasks")
@@ -34,16 +33,16 @@ TUNED = Deferred("fine-tuning comes with the tasks")
 ARRAYS = {
     "gene_aligned_counts": AlignedCounts(),
     "absent_gene_mask": AbsentGenes(),
-    # Cell 3 of the input with totals has a total of 1, so that its token S is left out.
+    # Upstream was given one cell with a total of 1, so that its token S is left out.
     "cell_*": NamedEmbedding(
-        forms={"F": "embed", "T": "log1p", "A": "log1p_and_total"}, poolings=POOLINGS, submodels=VERSIONS, single=(3,)
+        forms={"F": "embed", "T": "log1p", "A": "log1p_and_total"}, poolings=POOLINGS, submodels=VERSIONS, totals="A"
     ),
     "bulk_*": NamedEmbedding(
         forms={"F": "bulk", "T": "bulk_normalized"}, poolings=POOLINGS, submodels=VERSIONS, has_depth=False
     ),
-    "gene_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, asked=FIRST),
-    "gene_batch_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, asked=TOGETHER, together=True),
-    "gene_expression_*": NamedGenes(forms={"F": "expression"}, asked=FIRST),
+    "gene_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, submodel="gene"),
+    "gene_batch_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, submodel="gene", together=True),
+    "gene_expression_*": NamedGenes(forms={"F": "expression"}, submodel="gene"),
     "values_*": PlaceValues(asked=CELL),
     "gathered_values_*": SentencePart(part="values", asked=CELL, fill=-1),
     "gathered_gene_ids_*": SentencePart(part="ids", asked=CELL, fill=-1),
@@ -52,7 +51,7 @@ ARRAYS = {
     "bin_grid_values": GridInput(),
     "bin_grid_weights": GridValues(part="weights", grid="bin_grid_values", submodel="gene"),
     "bin_grid_embedding": GridValues(part="vectors", grid="bin_grid_values", submodel="gene"),
-    "batch_values_*": PlaceValues(asked=Asked(submodel="gene", rows=(0, 1, 4))),
+    "batch_values_*": PlaceValues(asked=Asked(submodel="gene", cells="gears_input")),
     "batch_encoder_values": SentencePart(part="values", asked=TOGETHER),
     "batch_encoder_ids": SentencePart(part="ids", asked=TOGETHER),
     "batch_encoder_padding": SentencePart(part="padding", asked=TOGETHER),

@@ -41,7 +41,7 @@ from sclcm.reference._collated_probes import (
     TokenInput,
     TokenVectors,
 )
-from sclcm.reference._probes import Deferred
+from sclcm.reference._probes import Deferred, Said
 
 FULL = Drawn(tokens="embed_full_genes", values="embed_full_values")
 SHORT = Drawn(tokens="embed_short_genes", values="embed_short_values")
@@ -51,6 +51,9 @@ HIDING = Hiding(mask="mask", value=-1.0)
 MASKED = Pass(drawn=FULL, hiding=HIDING)
 ANNOTATION = Pass(drawn=FULL, hiding=HIDING, folder="../checkpoint_annotation")
 INTEGRATION = Pass(drawn=FULL, hiding=HIDING, folder="../checkpoint_integration", condition="int_batch_labels")
+COSINE = Said(pattern=r"cosine >= ([\d.]+\d)", otherwise=0.3, of="grn_edges")
+MIN_COUNTS = Said(pattern=r"filter_gene_by_counts=(\d+)", otherwise=3, of="pre_genes")
+MASKED_SHARE = Said(pattern=r"mask_ratio=([\d.]*\d)", otherwise=0.4, of="random_mask_value")
 BATCH_NORM = ("bn_weight", "bn_bias", "bn_running_mean", "bn_running_var", "bn_num_batches_tracked")
 
 ARRAYS = {
@@ -121,18 +124,18 @@ ARRAYS = {
     "bn_*": TensorInput(),
     "gene_embeddings": GeneTable(),
     "grn_genes": GeneInput(),
-    "grn_edges": GeneEdges(genes="grn_genes", threshold=0.3),
+    "grn_edges": GeneEdges(genes="grn_genes", threshold=COSINE),
     "attn_genes": GeneSetTokens(),
     "attn_values": GeneSetValues(tokens="attn_genes"),
     "attn_scores_raw": AttentionGraph(drawn=ATTENDED, part="scores"),
     "attn_row_rank_headmean": AttentionGraph(drawn=ATTENDED, part="rows"),
     "attn_rank_sum": AttentionGraph(drawn=ATTENDED, part="sum"),
-    "pre_genes": Prepared(min_counts=3, part="genes"),
-    "pre_log1p_sum": Prepared(min_counts=3, part="sums"),
-    "pre_binned": Prepared(min_counts=3, part="bins"),
-    "pre_bin_edges": Prepared(min_counts=3, part="edges"),
+    "pre_genes": Prepared(min_counts=MIN_COUNTS, part="genes"),
+    "pre_log1p_sum": Prepared(min_counts=MIN_COUNTS, part="sums"),
+    "pre_binned": Prepared(min_counts=MIN_COUNTS, part="bins"),
+    "pre_bin_edges": Prepared(min_counts=MIN_COUNTS, part="edges"),
     "tok_sampled_genes": SampledTokens(),
     "tok_sampled_values": SampledValues(tokens="tok_sampled_genes"),
-    "random_mask_value": HiddenValues(values="tok_sampled_values", share=0.4, hidden=-1.0),
+    "random_mask_value": HiddenValues(values="tok_sampled_values", share=MASKED_SHARE, hidden=-1.0),
     "pert_*": Deferred("the fine-tuned perturbation model is not implemented yet"),
 }

@@ -26,11 +26,12 @@ from sclcm.reference._generation_probes import (
     UnifiedNames,
     WiderList,
 )
-from sclcm.reference._probes import Deferred
+from sclcm.reference._probes import Deferred, Said
 
 PROMPTS = Prompts(as_is_up_to=10)
 NAMES, COUNTS = "gsu_query_symbols", "gsu_query_counts"
-WORDS = ("Blood", "NK cell", "Healthy")
+WORDS = Said(pattern=r"prompt (.+?) \(", otherwise=("Blood", "NK cell", "Healthy"), of="cond_prompt_ids")
+LENGTH = Said(pattern=r"length limit (\d+)", otherwise=40, of="cond_generated_ids")
 
 ARRAYS = {
     NAMES: NameInput(),
@@ -56,8 +57,8 @@ ARRAYS = {
     "kv_generated_ids": Continued(prompts=PROMPTS, recipe="embed", part="tokens", ban="all"),
     "kv_generated_bins": Continued(prompts=PROMPTS, recipe="embed", part="values", ban="all"),
     "cond_prompt_ids": TokenIds(words=WORDS),
-    "cond_generated_ids": GenesAfter(words=WORDS, n_tokens=40, recipe="embed", part="tokens"),
-    "cond_generated_bins": GenesAfter(words=WORDS, n_tokens=40, recipe="embed", part="values"),
+    "cond_generated_ids": GenesAfter(words=WORDS, n_tokens=LENGTH, recipe="embed", part="tokens"),
+    "cond_generated_bins": GenesAfter(words=WORDS, n_tokens=LENGTH, recipe="embed", part="values"),
     "cond_sampled_*": Deferred("it hangs on the stream of one torch version's multinomial draws"),
     "cell_type_entities": LabelNames(),
     "digitize_values": NumberInput(),

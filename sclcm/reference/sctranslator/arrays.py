@@ -6,6 +6,7 @@ table of ids; torch 2.13.0 on a CPU, numpy 2.4.6, anndata 0.12.19.
 
 from __future__ import annotations
 
+from sclcm.reference._probes import Said
 from sclcm.reference._translation_probes import (
     Agreement,
     FeatureIds,
@@ -21,6 +22,8 @@ from sclcm.reference._translation_probes import (
     VarInput,
 )
 
+BATCH = Said(pattern=r"batches of (\d+)", otherwise=4, of="test_mse")
+PAIR = Said(pattern=r"batches of (\d+)", otherwise=2, of="ko_original")
 ALL = Given(genes="rna_mask", proteins="protein_mask")
 SOME = Given(genes="padded_rna_mask", proteins="padded_protein_mask")
 
@@ -50,15 +53,15 @@ ARRAYS = {
     "padded_translator_out": Stage(given=SOME, part="bridge"),
     "padded_decoder_hidden": Stage(given=SOME, part="decoder"),
     "padded_y_hat": Stage(given=SOME, part="values"),
-    "test_mse": Agreement(by="mse", batch_size=4),
-    "test_ccc": Agreement(by="cosine", batch_size=4),
-    "test_y_pred": Predicted(),
-    "test_y_true": ScaledTruth(),
-    "zero_protein_y_pred": MaskedByNothing(),
+    "test_mse": Agreement(by="mse", batch_size=BATCH),
+    "test_ccc": Agreement(by="cosine", batch_size=BATCH),
+    "test_y_pred": Predicted(batch_size=BATCH),
+    "test_y_true": ScaledTruth(batch_size=BATCH),
+    "zero_protein_y_pred": MaskedByNothing(batch_size=BATCH),
     "ko_protein_my_id": IdInput(),
-    "ko_original": Predicted(ids="ko_protein_my_id"),
+    "ko_original": Predicted(batch_size=PAIR, ids="ko_protein_my_id"),
     "ko_gene": VarInput(),
-    "ko_y_hat": Predicted(ids="ko_protein_my_id", without="ko_gene"),
+    "ko_y_hat": Predicted(batch_size=PAIR, ids="ko_protein_my_id", without="ko_gene"),
     "gene_embedding_encoder": TableRows(of="genes"),
     "protein_embedding_decoder": TableRows(of="proteins"),
 }

@@ -19,8 +19,10 @@ from sclcm.reference._line_probes import (
     TextTokens,
     TokenTable,
 )
+from sclcm.reference._probes import Said
 
 UNKNOWN = "<unk>"
+GIVEN = Said(pattern=r"first (\d+) tokens", otherwise=6, of="greedy_generation")
 LINES = Lines(limit="max_len", unknown=UNKNOWN)
 
 ARRAYS = {
@@ -40,8 +42,8 @@ ARRAYS = {
     "clm_loss_per_cell": NextTokenLoss(lines=LINES, head="token", per_cell=True),
     "logits_first": LineLogits(lines=LINES, head="token"),
     "gene_emb": TokenTable(),
-    "greedy_generation": LineContinued(lines=LINES, head="token", n_given=6, repeats=True),
-    "greedy_generation_norepeat": LineContinued(lines=LINES, head="token", n_given=6, repeats=False),
+    "greedy_generation": LineContinued(lines=LINES, head="token", n_given=GIVEN, repeats=True),
+    "greedy_generation_norepeat": LineContinued(lines=LINES, head="token", n_given=GIVEN, repeats=False),
     "quirk_strings": TextInput(),
     "quirk_ids_raw": TextTokens(texts="quirk_strings", unknown=UNKNOWN, is_respelt=False),
     "quirk_ids_sub": TextTokens(texts="quirk_strings", unknown=UNKNOWN, is_respelt=True),
