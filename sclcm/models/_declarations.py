@@ -24,6 +24,7 @@ from sclcm.encoding import (
     values,
 )
 from sclcm.nn import (
+    attention_configs,
     cell_configs,
     configs,
     decoder_configs,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _MODULES = (
     *(
         _sizes,
+        attention_configs,
         cell_configs,
         configs,
         decoder_configs,

@@ -11,6 +11,7 @@ from torch.nn import functional
 from sclcm._sizes import as_int
 from sclcm.nn.cache import KeyValues, spans
 from sclcm.nn.layers import Linear, linear
+from sclcm.nn.rotary import places, rotate
 
 if TYPE_CHECKING:
     from sclcm.nn import configs
@@ -35,9 +36,15 @@ class SoftmaxAttention(nn.Module):
         if config.causal and config.padding_bias is not None:
             msg = "Causal attention does not see padding at the right; leave out `padding_bias`."
             raise ValueError(msg)
+        self.base = _wave_base(config, d_model // self.n_heads)
+        self.group = as_int(config.heads_per_key)
+        if self.n_heads % self.group:
+            msg = f"{self.n_heads} heads cannot share keys {self.group} by {self.group}."
+            raise ValueError(msg)
         self.projects_targets = config.projects_targets
         self.padding_bias = None if config.padding_bias is None else float(config.padding_bias)  # type: ignore[arg-type]
-        self.qkv = Linear(d_model, 3 * d_model, bias=bool(config.bias))
+        self.widths = (d_model, d_model // self.group, d_model // self.group)
+        self.qkv = Linear(d_model, sum(self.widths), bias=bool(config.bias))
         self.out = Linear(d_model, d_model, bias=bool(config.bias))
 
     def forward(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
@@ -55,6 +62,7 @@ class SoftmaxAttention(nn.Module):
         Shape `(cells, tokens, width)`.
         """
         q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        k_bhlk, v_bhlk = self._spread(k_bhlk), self._spread(v_bhlk)
         if self.padding_bias is None or mask_bl is None:
             mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
         else:
@@ -78,9 +86,14 @@ class SoftmaxAttention(nn.Module):
         -------
         Both groups, shapes as given.
         """
-        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        if self.base is not None:
+            msg = "Tokens to be generated have no place, so attention with rotary positions cannot read them."
+            raise ValueError(msg)
+        q_bhlk, *kept = self._project(x_bld)
+        k_bhlk, v_bhlk = map(self._spread, kept)
         mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, mask_bl, causal=self.causal)
-        q_bhmk, own_k_bhmk, own_v_bhmk = self._project(target_bmd)
+        q_bhmk, *own = self._project(target_bmd)
+        own_k_bhmk, own_v_bhmk = map(self._spread, own)
         scores_bhml = q_bhmk @ k_bhlk.transpose(-1, -2)
         if mask_bl is not None:
             scores_bhml = scores_bhml.masked_fill(~mask_bl[:, None, None], float("-inf"))
@@ -107,11 +120,12 @@ class SoftmaxAttention(nn.Module):
         -------
         Shape as given, and the keys and values.
         """
-        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld)
+        q_bhlk, k_bhlk, v_bhlk = self._project(x_bld, lengths=lengths)
+        all_k_bhlk, all_v_bhlk = self._spread(k_bhlk), self._spread(v_bhlk)
         if lengths is None:
-            mixed_bhlk = attend(q_bhlk, k_bhlk, v_bhlk, None, causal=True)
+            mixed_bhlk = attend(q_bhlk, all_k_bhlk, all_v_bhlk, None, causal=True)
         else:
-            mixed_bhlk = _attend_packed(q_bhlk, k_bhlk, v_bhlk, spans(lengths))
+            mixed_bhlk = _attend_packed(q_bhlk, all_k_bhlk, all_v_bhlk, spans(lengths))
         return self.out(mixed_bhlk.transpose(1, 2).flatten(2)), KeyValues.of(k_bhlk, v_bhlk, lengths, n_more)
 
     def prefill_some(
@@ -123,19 +137,21 @@ class SoftmaxAttention(nn.Module):
         q_bmd = linear(asked_bmd, weight[:n_query], None if bias is None else bias[:n_query])
         kv_bld = linear(x_bld, weight[n_query:], None if bias is None else bias[n_query:])
         q_bhmk = q_bmd.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        k_bhlk, v_bhlk = kv_bld.unflatten(-1, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        k_bhlk, v_bhlk = kv_bld.unflatten(-1, (2, self.n_heads // self.group, -1)).permute(2, 0, 3, 1, 4)
+        q_bhmk = self._place(q_bhmk, place_bm)
+        k_bhlk = self._place(k_bhlk, None if self.base is None else places(x_bld.shape[1], lengths, x_bld.device))
         kept = KeyValues.of(k_bhlk, v_bhlk, lengths, n_more)
         return self._look_back(q_bhmk, kept, place_bm), kept
 
     def step(self, x_b1d: Tensor, kept: KeyValues, place_b: Tensor) -> Tensor:
         """Mix one more token of each cell, at its place, with those before it, and keep its key and value as well."""
-        q_bh1k, k_bh1k, v_bh1k = self._project(x_b1d)
+        q_bh1k, k_bh1k, v_bh1k = self._project(x_b1d, place=place_b.unsqueeze(1))
         kept.append(k_bh1k, v_bh1k, place_b)
         return self._look_back(q_bh1k, kept, place_b.unsqueeze(1))
 
     def _look_back(self, q_bhmk: Tensor, kept: KeyValues, place_bm: Tensor) -> Tensor:
         """Mix queries at given places with the keys and values up to there; shape `(cells, places, width)`."""
-        key_bhwk, value_bhwk = kept.key_bhwk, kept.value_bhwk
+        key_bhwk, value_bhwk = self._spread(kept.key_bhwk), self._spread(kept.value_bhwk)
         allowed = torch.arange(key_bhwk.shape[2], device=place_bm.device) <= place_bm[:, None, :, None]
         mixed_bhmk = functional.scaled_dot_product_attention(q_bhmk, key_bhwk, value_bhwk, attn_mask=allowed)
         return self.out(mixed_bhmk.transpose(1, 2).flatten(2))
@@ -143,7 +159,7 @@ class SoftmaxAttention(nn.Module):
     def scores(self, x_bld: Tensor) -> Tensor:
         """Return the products of queries and keys, neither scaled nor masked, shape `(cells, heads, queries, keys)`."""
         q_bhlk, k_bhlk, _ = self._project(x_bld)
-        return q_bhlk @ k_bhlk.transpose(-1, -2)
+        return q_bhlk @ self._spread(k_bhlk).transpose(-1, -2)
 
     def weights(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
         """Return the attention weights themselves, shape `(cells, heads, queries, keys)`; rows sum to one."""
@@ -155,10 +171,40 @@ class SoftmaxAttention(nn.Module):
             scores = scores.masked_fill(~allowed, float("-inf"))
         return torch.softmax(scores, dim=-1)
 
-    def _project(self, x_bld: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each of shape `(cells, heads, tokens, head width)`."""
-        q_bhlk, k_bhlk, v_bhlk = self.qkv(x_bld).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        return q_bhlk, k_bhlk, v_bhlk
+    def _project(
+        self, x_bld: Tensor, *, lengths: list[int] | None = None, place: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each of shape `(cells, heads, tokens, head width)`.
+
+        Those that several heads share are there once. Places count from the left, in packed cells from the first of
+        each, unless they are given.
+        """
+        q_bhlk, k_bhlk, v_bhlk = (
+            part_bld.unflatten(-1, (-1, self.out.in_features // self.n_heads)).transpose(1, 2)
+            for part_bld in self.qkv(x_bld).split(self.widths, dim=-1)
+        )
+        if self.base is None:
+            return q_bhlk, k_bhlk, v_bhlk
+        place = places(x_bld.shape[1], lengths, x_bld.device) if place is None else place
+        return self._place(q_bhlk, place), self._place(k_bhlk, place), v_bhlk
+
+    def _place(self, x_bhlk: Tensor, place: Tensor | None) -> Tensor:
+        """Turn queries or keys by their place, in attention where places do so."""
+        return x_bhlk if self.base is None or place is None else rotate(x_bhlk, place, self.base)
+
+    def _spread(self, x_bhlk: Tensor) -> Tensor:
+        """Repeat keys or values for each head of those that share them."""
+        return x_bhlk if self.group == 1 else x_bhlk.repeat_interleave(self.group, dim=1)
+
+
+def _wave_base(config: configs.SoftmaxAttention, d_head: int) -> float | None:
+    """Return the longest wave of rotary positions; `None` without such."""
+    if config.rotary is None:
+        return None
+    if d_head % 2:
+        msg = f"Rotary positions turn planes of two channels, but the heads have {d_head}; choose an even width."
+        raise ValueError(msg)
+    return float(config.rotary.base)  # type: ignore[arg-type]
 
 
 def gather_places(x_bld: Tensor, place_bm: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from sclcm.nn.cell_heads import ClosedFeedForward
 from sclcm.nn.flow_attention import FlowAttention
 from sclcm.nn.gated import GatedFeedForward, GatedLinearAttention
 from sclcm.nn.kernel_attention import KernelAttention
-from sclcm.nn.layers import FeedForward, layer_norm
+from sclcm.nn.layers import FeedForward
+from sclcm.nn.norms import build_norm
 from sclcm.nn.table_configs import NoBackbone
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class Block(nn.Module):
     def __init__(self, config: configs.BackboneConfig, d_model: int) -> None:
         super().__init__()
         self.attn = build_attention(config.attention, d_model)
-        self.norm1 = layer_norm(config.layer_norm, d_model)
+        self.norm1 = build_norm(config.layer_norm, d_model)
         self.ff = build_feed_forward(config.feed_forward, d_model)
-        self.norm2 = layer_norm(config.layer_norm, d_model)
+        self.norm2 = build_norm(config.layer_norm, d_model)
         self.dropout = nn.Dropout(float(config.dropout))  # type: ignore[arg-type]
         self.is_pre_norm = config.norm == "pre"
         self.residual_scale = 1.0 if config.residual is None else _residual_scale(config.residual, config.n_blocks)
@@ -139,7 +140,7 @@ class Backbone(nn.Module):
             self.blocks, self.norm, self.n_blind = nn.ModuleList(), None, 0
             return
         self.blocks = nn.ModuleList(Block(config, d_model) for _ in range(as_int(config.n_blocks)))
-        self.norm = None if config.final_norm is None else layer_norm(config.final_norm, d_model)
+        self.norm = None if config.final_norm is None else build_norm(config.final_norm, d_model)
         schedule = config.mask_schedule
         self.n_blind = 0 if schedule is None else int(len(self.blocks) * float(schedule.blind_share))  # type: ignore[arg-type]
 

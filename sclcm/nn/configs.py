@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from sclcm.nn.attention_configs import KernelAttention, RotaryPositions
 from sclcm.nn.gated_configs import GatedFeedForward, GatedLinearAttention, GeneAndDepthBins, GeneBins
 from sclcm.nn.set_configs import BagOfGenes, ClosedFeedForward, FlowAttention, GridPositions
 
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import Flag, Number, Size, Text
     from sclcm.nn.decoder_configs import DecoderConfig
-    from sclcm.nn.fixed_configs import FixedPositions, FixedVectors, ProjectedVectors, SinusoidalPositions
+    from sclcm.nn.fixed_configs import (
+        FixedPositions,
+        FixedVectors,
+        ProjectedVectors,
+        SinusoidalPositions,
+        VectorMLP,
+    )
     from sclcm.nn.gated_configs import MaskSchedule, ScaledResidual
     from sclcm.nn.prior_configs import JoinedInputs, SpeciesPrefix
     from sclcm.nn.readouts import HeadConfig
@@ -34,6 +41,22 @@ class LayerNorm:
 
     eps: Number = 1e-5
     bias: Flag = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSNorm:
+    """Division of each token vector by its root mean square, with a scale; nothing is subtracted or added.
+
+    Parameters
+    ----------
+    eps
+        Added to the mean square.
+    """
+
+    eps: Number = 1e-6
+
+
+NormConfig: TypeAlias = LayerNorm | RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +262,10 @@ class SoftmaxAttention:
     padding_bias
         Added to the scores of padding, which is then attended to: a cell's vectors depend on how far its batch is
         padded. `None` hides padding.
+    rotary
+        Places that turn queries and keys, or `None`.
+    heads_per_key
+        How many heads in a row share their keys and values.
     """
 
     n_heads: Size
@@ -246,42 +273,8 @@ class SoftmaxAttention:
     bias: Flag = True
     projects_targets: bool = True
     padding_bias: Number | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelAttention:
-    """Multi-head attention by positive random features (FAVOR+, doi:10.48550/arXiv.2009.14794), linear in length.
-
-    The features are drawn once, when a model is made, and belong to its weights.
-
-    Parameters
-    ----------
-    n_heads
-        Heads.
-    d_head
-        Width of each; heads times width need not be the width of the model.
-    n_features
-        Random features.
-    qkv_bias
-        Whether queries, keys and values have a bias.
-    out_bias
-        Whether the output projection has one.
-    stabilizer
-        Over what the largest exponent of the keys is taken: `"cell"`, all heads of a cell; `"head"`, each head of a
-        cell; `"batch"`, all that is computed at once, which makes a cell depend on those beside it and is for
-        comparisons only. Since a constant is added to features, it matters to the result.
-    padding
-        `"excluded"`: a cell is what it is without padding. `"counted"`: padding is part of the sentence, as a key
-        whose value is zero.
-    """
-
-    n_heads: Size
-    d_head: Size
-    n_features: Size
-    qkv_bias: Flag = False
-    out_bias: Flag = True
-    stabilizer: Literal["cell", "head", "batch"] = "cell"
-    padding: Literal["excluded", "counted"] = "excluded"
+    rotary: RotaryPositions | None = None
+    heads_per_key: Size = 1
 
 
 AttentionConfig: TypeAlias = SoftmaxAttention | KernelAttention | GatedLinearAttention | FlowAttention
@@ -338,8 +331,8 @@ class BackboneConfig:
     attention: AttentionConfig
     feed_forward: FeedForwardConfig
     norm: Literal["pre", "post"]
-    layer_norm: LayerNorm = field(default_factory=LayerNorm)
-    final_norm: LayerNorm | None = None
+    layer_norm: NormConfig = field(default_factory=LayerNorm)
+    final_norm: NormConfig | None = None
     dropout: Number = 0.0
     residual: ScaledResidual | None = None
     mask_schedule: MaskSchedule | None = None
@@ -380,7 +373,7 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder | GeneBinTable | ProjectedVectors | FixedVectors | BagOfGenes
+    gene: TableEncoder | GeneBinTable | ProjectedVectors | VectorMLP | FixedVectors | BagOfGenes
     value: ValueConfig | None = None
     fusion: JoinedInputs | None = None
     position: LearnedPositions | FixedPositions | SinusoidalPositions | GridPositions | None = None

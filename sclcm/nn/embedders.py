@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn import configs, fixed_configs, gated_configs, set_configs, table_configs
-from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors
+from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors, VectorMLP
 from sclcm.nn.layers import Linear, activation, layer_norm
 from sclcm.nn.positions import SinusoidalPositions
 from sclcm.nn.priors import JoinedInputs, SpeciesPrefix, require_values
@@ -209,6 +209,8 @@ class Embedder(nn.Module):
             every = token_ids.unsqueeze(-1) + torch.arange(self.n_bins, device=token_ids.device)
             return self.gene(every.clamp(max=self.gene.num_embeddings - 1)).mean(-2)
         vectors = self.gene(token_ids)
+        if isinstance(self.gene_norm, VectorMLP):
+            return self.gene_norm(vectors, token_ids)
         return vectors if self.gene_norm is None else self.gene_norm(vectors)
 
     def _of_bins(self, tokens: TokenTensors, n_bins: int) -> Tensor:
@@ -245,6 +247,7 @@ def _gene_encoder(
     config: configs.TableEncoder
     | table_configs.GeneBinTable
     | fixed_configs.ProjectedVectors
+    | fixed_configs.VectorMLP
     | fixed_configs.FixedVectors
     | set_configs.BagOfGenes,
     d_model: int,
@@ -261,6 +264,8 @@ def _gene_encoder(
             return FixedTable(n_tokens, d_model), None
         case fixed_configs.ProjectedVectors():
             return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
+        case fixed_configs.VectorMLP():
+            return FixedTable(n_tokens, as_int(config.d_vector)), VectorMLP(config, d_model)
         case set_configs.BagOfGenes():
             msg = "A bag of genes makes one token of a cell; sentences of genes need a vector for each."
             raise TypeError(msg)

@@ -36,6 +36,33 @@ class ProjectedVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VectorMLP:
+    """Gene encoder: a small network of a fixed vector of each gene, such as one of its text.
+
+    Special tokens, which have no such vector, come first and have a learned one each.
+
+    Parameters
+    ----------
+    n_tokens
+        Rows of the table, special tokens included.
+    n_specials
+        How many tokens from the first on are special.
+    d_vector
+        Width of the fixed vectors.
+    d_between
+        Width between the two linear layers.
+    activation
+        Name of the non-linearity between them.
+    """
+
+    n_tokens: Size
+    n_specials: Size
+    d_vector: Size
+    d_between: Size
+    activation: Text = "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixedVectors:
     """Gene encoder: a fixed vector for each token, as wide as the model and taken as it is.
 

@@ -58,3 +58,21 @@ class ProjectedVectors(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Turn fixed vectors of shape `(..., d_vector)` into vectors of shape `(..., width)`."""
         return self.project(functional.normalize(vectors, dim=-1)) * self.scale
+
+
+class VectorMLP(nn.Module):
+    """Gene encoder: linear layer, non-linearity, linear layer; special tokens have a learned vector each."""
+
+    def __init__(self, config: fixed_configs.VectorMLP, d_model: int) -> None:
+        super().__init__()
+        self.n_specials = as_int(config.n_specials)
+        self.up = Linear(as_int(config.d_vector), as_int(config.d_between))
+        self.down = Linear(as_int(config.d_between), d_model)
+        self.activation = activation(config.activation)
+        self.special = nn.Embedding(self.n_specials, d_model)
+
+    def forward(self, vectors: Tensor, token_ids: Tensor) -> Tensor:
+        """Turn fixed vectors of shape `(..., d_vector)`, and the ids they are of, into shape `(..., width)`."""
+        mapped = self.down(self.activation(self.up(vectors)))
+        special = self.special(token_ids.clamp(max=self.n_specials - 1)).to(mapped.dtype)
+        return torch.where((token_ids < self.n_specials).unsqueeze(-1), special, mapped)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sclcm._sizes import as_int
-from sclcm.nn.layers import Linear
+from sclcm.nn.layers import Linear, activation
 
 if TYPE_CHECKING:
     from sclcm.nn import gated_configs
@@ -84,15 +84,16 @@ def _to_unit_size(x_nk: Tensor) -> Tensor:
 
 
 class GatedFeedForward(nn.Module):
-    """The product of two linear layers, then a third."""
+    """The product of two linear layers, of which the first passes a non-linearity, then a third."""
 
     def __init__(self, config: gated_configs.GatedFeedForward, d_model: int) -> None:
         super().__init__()
         hidden = as_int(config.d_hidden)
         self.up = Linear(d_model, 2 * hidden, bias=False)
         self.down = Linear(hidden, d_model, bias=False)
+        self.activation = activation(config.activation)
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """Transform each token on its own; shapes `(cells, tokens, width)` in and out."""
         one_blk, other_blk = self.up(x_bld).chunk(2, dim=-1)
-        return self.down(one_blk * other_blk)
+        return self.down(self.activation(one_blk) * other_blk)

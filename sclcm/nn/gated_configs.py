@@ -29,15 +29,18 @@ class GatedLinearAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class GatedFeedForward:
-    """The product of two linear layers, then a third; no other non-linearity, and no bias.
+    """The product of two linear layers, of which the first passes a non-linearity, then a third; no bias.
 
     Parameters
     ----------
     d_hidden
         Width of the product.
+    activation
+        Name of the non-linearity; with `"silu"` it is SwiGLU (doi:10.48550/arXiv.2002.05202).
     """
 
     d_hidden: Size
+    activation: Text = "identity"
 
 
 @dataclass(frozen=True, kw_only=True)

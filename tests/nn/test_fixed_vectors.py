@@ -155,3 +155,36 @@ def test_activation_is_the_one_that_is_named():
     module = model.embed.gene_norm.project
     wanted = norm(module.norm, affine(module.linear, unit(model.embed.gene.weight)).relu()) * WIDTH**0.5
     torch.testing.assert_close(model.embed.genes(torch.arange(N_TOKENS)).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+MAPPED = dataclasses.replace(
+    CONFIG, gene=fixed_configs.VectorMLP(n_tokens=N_TOKENS, n_specials=2, d_vector=VECTOR, d_between=7)
+)
+
+
+def make_mapped(device="cpu"):
+    model = LCM(MAPPED)
+    for tensor in model.state_dict().values():
+        tensor.normal_()
+    return model.eval().to(device)
+
+
+@torch.inference_mode()
+def test_vector_of_a_gene_goes_through_two_layers_and_a_special_token_has_its_own(device):
+    embed = make_mapped(device).embed
+    mlp, ids = embed.gene_norm, IDS.to(device)
+    wanted = affine(mlp.down, gelu(affine(mlp.up, embed.gene.weight[ids].double())))
+    wanted[ids < 2] = mlp.special.weight.double()[ids[ids < 2]]
+    torch.testing.assert_close(embed.genes(ids).double(), wanted, rtol=1e-5, atol=1e-5)
+    compiled = torch.compile(embed.genes, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(ids), embed.genes(ids), rtol=1e-5, atol=1e-5)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        torch.testing.assert_close(embed.genes(ids).double(), wanted, rtol=0.1, atol=0.1 * float(wanted.abs().max()))
+
+
+def test_network_of_vectors_is_trained_and_the_vectors_are_not():
+    embed = Embedder(MAPPED)
+    embed.genes(IDS).sum().backward()
+    assert embed.gene.weight.grad is None
+    trained = {name for name, p in embed.gene_norm.named_parameters() if p.grad is not None}
+    assert trained == {"up.weight", "up.bias", "down.weight", "down.bias", "special.weight"}
