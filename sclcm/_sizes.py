@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
+_MISSING = object()
 
 
 @dataclass(frozen=True)
 class Config:
     """A key of the release's own configuration file; dots go into nested dictionaries.
 
-    Where the file may lack it, `default` is what the authors' code takes instead.
+    Where the file may lack it, `default` is what the authors' code takes instead. `also` are other keys of the same, as
+    files of another age have them.
     """
 
     key: str
     default: int | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,8 @@ class ReleaseFacts:
     def value(self, rule: Rule) -> Any:  # noqa: PLR0911
         """Return what a rule stands for in this release; a `ValueError` says what is missing."""
         match rule:
-            case Config(key, default):
-                return self._config(key, default)
+            case Config(key, default, also):
+                return self._config((key, *also), default)
             case Shape(tensor, axis, absent):
                 return self._shape(tensor, axis, absent)
             case Count(pattern, per):
@@ -158,18 +161,19 @@ class ReleaseFacts:
         found = [(int(match[1]), name) for name in self.shapes if (match := regex.fullmatch(name))]
         return tuple(self._shape(name, axis, None) for _, name in sorted(found))
 
-    def _config(self, key: str, default: int | None) -> Any:
-        if key in self.given:
-            return self.given[key]
-        value: Any = self.config
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                if default is not None:
-                    return default
-                msg = f"The release's configuration lacks {key!r}; pass it, as in `load(..., {key}=...)`."
-                raise ValueError(msg)
-            value = value[part]
-        return value
+    def _config(self, keys: tuple[str, ...], default: int | None) -> Any:
+        if keys[0] in self.given:
+            return self.given[keys[0]]
+        for key in keys:
+            value: Any = self.config
+            for part in key.split("."):
+                value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
+            if value is not _MISSING:
+                return value
+        if default is not None:
+            return default
+        msg = f"The release's configuration lacks {keys[0]!r}; pass it, as in `load(..., {keys[0]}=...)`."
+        raise ValueError(msg)
 
     def _shape(self, tensor: str, axis: int, absent: int | None) -> int:
         if tensor not in self.shapes:

@@ -324,6 +324,12 @@ class KeyMap:
             raise KeyMapError(msg)
         return ours
 
+    def part(self, upstream: Mapping[str, Tensor], prefix: str) -> State:
+        """Turn upstream tensors into those of ours whose names begin so; all others are left aside."""
+        left = dict(upstream)
+        found = [rule.forward(left) for rule in self.rules]
+        return {name: tensor for ours in found for name, tensor in ours.items() if name.startswith(prefix)}
+
     def backward(self, ours: Mapping[str, Tensor]) -> State:
         """Turn our tensors into upstream's first dialect; what was dropped at loading does not come back."""
         left = dict(ours)

@@ -114,6 +114,47 @@ class AddLowRank:
 
 
 @dataclass(frozen=True)
+class JoinHeads:
+    """Matrices that make queries, keys and values, below each other; keys and values may have fewer rows.
+
+    On the way back, queries have as many rows as columns, and the rest is halved.
+    """
+
+    query: str
+    key: str
+    value: str
+    target: str
+    optional: bool = False
+
+    def forward(self, state: State) -> State:
+        import torch
+
+        joined = {}
+        for index in _indices(self.query, list(state)):
+            names = [_fill(template, index) for template in (self.query, self.key, self.value)]
+            if missing := [name for name in names if name not in state]:
+                msg = f"The checkpoint has {names[0]!r} but lacks {', '.join(map(repr, missing))}."
+                raise KeyMapError(msg)
+            q, k, v = (state.pop(name) for name in names)
+            if q.ndim != 2 or q.shape[0] != q.shape[1] or k.shape != v.shape or k.shape[1:] != q.shape[1:]:
+                shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (q, k, v))
+                msg = f"The tensors {', '.join(map(repr, names))} of shapes {shapes} are no heads of one attention."
+                raise KeyMapError(msg)
+            joined[_fill(self.target, index)] = torch.cat([q, k, v])
+        return joined
+
+    def backward(self, state: State) -> State:
+        parts: State = {}
+        for index in _indices(self.target, list(state)):
+            whole = state.pop(_fill(self.target, index))
+            n_query, n_key = whole.shape[1], (whole.shape[0] - whole.shape[1]) // 2
+            pieces = whole.split([n_query, n_key, n_key])
+            names = [_fill(template, index) for template in (self.query, self.key, self.value)]
+            parts |= dict(zip(names, pieces, strict=True))
+        return parts
+
+
+@dataclass(frozen=True)
 class DropFilled:
     """A tensor that holds one known number throughout: checked, and not kept."""
 

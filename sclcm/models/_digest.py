@@ -8,6 +8,8 @@ import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
+import torch
+
 from sclcm.checkpoints.files import checkpoint_digest
 from sclcm.checkpoints.readers import require_file
 
@@ -54,7 +56,7 @@ class Digest:
         digest = hashlib.sha256("\n".join(genes).encode())
         for name, tensor in sorted(tensors.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return cls(digest.hexdigest())
 
     def __reduce__(self) -> tuple[type[Digest], tuple[str]]:

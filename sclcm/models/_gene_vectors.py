@@ -159,12 +159,12 @@ def from_gene_vectors(
     ValueError
         A gene is named twice, or a vector is no vector, not finite or of another length than the rest.
     """
-    tables = {OWN: _as_dictionary(vectors, "`vectors`")}
+    tables = {OWN: as_dictionary(vectors, "`vectors`")}
     for key, table in (others or {}).items():
         if key == OWN:
             msg = f"`others` has a table {OWN!r}, as the first one is called; give it another name."
             raise ValueError(msg)
-        tables[key] = _as_dictionary(table, f"`others[{key!r}]`")
+        tables[key] = as_dictionary(table, f"`others[{key!r}]`")
     genes = _genes_of(tables.values())
     told = guess_species(genes)
     vocabulary = vector_vocabulary(
@@ -206,7 +206,8 @@ def _recipes(tables: tuple[str, ...]) -> dict[str, Recipe]:
     return found
 
 
-def _as_dictionary(table: pd.DataFrame | Mapping[str, Any], what: str) -> Mapping[str, Any]:
+def as_dictionary(table: pd.DataFrame | Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Return a table as a dictionary gene -> vector; refuse genes named twice, and what is no table of numbers."""
     if isinstance(table, pd.DataFrame):
         if twice := table.index[table.index.duplicated()].tolist():
             msg = f"{what} names {twice[0]!r} twice in its index; expected each gene once."
@@ -219,3 +220,15 @@ def _as_dictionary(table: pd.DataFrame | Mapping[str, Any], what: str) -> Mappin
         return table
     msg = f"{what} is a {type(table).__name__}; expected a data frame with genes as its index, or a dictionary."
     raise TypeError(msg)
+
+
+def vectors_of(table: pd.DataFrame | Mapping[str, Any], genes: Sequence[str]) -> np.ndarray:
+    """Return the vectors of a model's genes, shape `(genes, width)`, float32; `ValueError` names a gene without one."""
+    found = as_dictionary(table, "`vectors`")
+    if missing := [gene for gene in genes if gene not in found]:
+        msg = (
+            f"`vectors` lacks {len(missing):,} of {len(genes):,} genes, such as {missing[0]!r}; leave those out of "
+            "`gene_ids`, or give each a vector."
+        )
+        raise ValueError(msg)
+    return stack_vectors(found, genes, "`vectors`").astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,17 @@ import torch
 from sclcm._sizes import as_int, fill_sizes, names_to_fill
 from sclcm.genes.names import guess_id_type, guess_species
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._build import check_places, check_settings
+from sclcm.models._build import build_lcm, check_places, check_settings
 from sclcm.models._declarations import check_declaration
+from sclcm.models._device import choose_device, choose_dtype
 from sclcm.models._digest import Digest
 from sclcm.models._gene_bins import gene_bin_vocabulary
+from sclcm.models._gene_vectors import vectors_of
+from sclcm.models._parts import with_blocks
 from sclcm.models._pretrained import Pretrained
+from sclcm.nn.fixed_configs import VectorMLP
 from sclcm.nn.lcm import LCM
+from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._gene_bins import GeneBinVocabulary
 from sclcm.zoo._gene_vectors import VectorGenes
 from sclcm.zoo._registry import get_spec
@@ -24,6 +30,9 @@ from sclcm.zoo._vocabularies import TokenLists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import pandas as pd
 
     from sclcm.encoding.sentences import Encoding
     from sclcm.nn.configs import LCMConfig
@@ -36,6 +45,8 @@ def build(
     *,
     name: str | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
+    vectors: pd.DataFrame | Mapping[str, Any] | None = None,
+    backbone: str | Path | None = None,
     random_state: int = 0,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
@@ -56,6 +67,12 @@ def build(
         Name of the model, from which the slots it writes are named; the family's by default.
     arrays
         Numbers that the family's encoding reads, one for each gene, by name. Only some families need any.
+    vectors
+        A vector for each gene, such as of its description, for families that know genes by those: a data frame with
+        genes as its index, or a dictionary.
+    backbone
+        Folder with weights of the blocks, in the files and by the names of the family's authors; all else is random.
+        `None`: the blocks are random, too.
     random_state
         Seed of the weights.
     device
@@ -73,10 +90,28 @@ def build(
     Raises
     ------
     ValueError
-        The family is unknown, comes with a list of genes of its own, or lacks a size; a gene is named twice.
+        The family is unknown, comes with a list of genes of its own, or lacks a size; a gene is named twice, or has no
+        vector; the blocks are of another kind of model.
     TypeError
-        An argument is no size of the family.
+        An argument is no size of the family, or one that the folder of the blocks states.
+    FileNotFoundError
+        The folder of the blocks lacks a file.
     """
+    spec = _buildable(family)
+    _check_names(spec, sizes)
+    genes = _checked(gene_ids, spec.vocabulary.specials)
+    rows = _checked_vectors(spec, vectors, genes=genes, sizes=sizes)
+    blocks: Mapping[str, torch.Tensor] = {}
+    if backbone is not None:
+        number_type = choose_dtype(dtype, choose_device(device))
+        spec, blocks = with_blocks(spec, backbone, given=sizes, dtype=number_type)
+    return _assembled(
+        spec, genes, name=name or family, arrays=arrays or {}, rows=rows, blocks=blocks, seed=random_state, sizes=sizes
+    ).to(device, dtype)
+
+
+def _buildable(family: str) -> ModelSpec:
+    """Return the spec of a family that can have other genes than its authors'; `ValueError` for the others."""
     spec = get_spec(family)
     if isinstance(spec.vocabulary, TokenLists):
         msg = f"{family!r} comes with its authors' lists of genes and words, so none can be built over other genes."
@@ -87,15 +122,31 @@ def build(
     if isinstance(spec.vocabulary, VectorGenes):
         msg = f"{family!r} is a table of gene vectors, not trained; `sclcm.models.from_gene_vectors` takes any table."
         raise ValueError(msg)
-    genes = _checked(gene_ids, spec.vocabulary.specials)
+    return spec
+
+
+def _assembled(
+    spec: ModelSpec,
+    genes: list[str],
+    *,
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    rows: np.ndarray | None,
+    blocks: Mapping[str, torch.Tensor],
+    seed: int,
+    sizes: Mapping[str, Any],
+) -> Pretrained:
+    """Put a model together, where its genes, their vectors and its blocks have been looked at."""
     known = {**spec.sizes, **sizes}
-    _check_names(spec, sizes)
     vocabulary = _vocabulary(spec, genes, known)
-    encoding, architecture, (recipes, gene_recipes) = _resolved(spec, vocabulary, known)
-    lcm = _random_network(architecture, random_state)
+    derived = {} if rows is None else {"d_vector": rows.shape[1]}
+    encoding, architecture, (recipes, gene_recipes) = _resolved(spec, vocabulary, known=known, more=derived)
+    lcm = _random_network(architecture, seed, blocks)
+    if rows is not None:
+        lcm.embed.gene.weight[torch.tensor(vocabulary.token_ids, dtype=torch.int64)] = torch.from_numpy(rows)
     return Pretrained(
-        name=name or family,
-        family=family,
+        name=name,
+        family=spec.name,
         vocabulary=vocabulary,
         gene_columns=spec.vocabulary.gene_columns,
         pad=spec.vocabulary.pad,
@@ -104,12 +155,12 @@ def build(
         architecture=architecture,
         recipes=recipes,
         gene_recipes=gene_recipes,
-        arrays=_checked_arrays(spec, arrays or {}, len(genes)),
+        arrays=_checked_arrays(spec, arrays, len(genes)),
         needs=spec.needs,
         accepts_bulk=spec.accepts_bulk,
         lcm=lcm,
         digest=Digest.of_tensors(lcm.state_dict(), genes),
-    ).to(device, dtype)
+    )
 
 
 def _checked(gene_ids: Iterable[str], specials: tuple[str, ...]) -> list[str]:
@@ -161,13 +212,14 @@ def _vocabulary(spec: ModelSpec, genes: list[str], known: Mapping[str, Any]) -> 
 
 
 def _resolved(
-    spec: ModelSpec, vocabulary: GeneVocabulary, known: Mapping[str, Any]
+    spec: ModelSpec, vocabulary: GeneVocabulary, *, known: Mapping[str, Any], more: Mapping[str, int]
 ) -> tuple[Encoding, LCMConfig, tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Fill in the sizes: those given, then the authors', then those that follow from the vocabulary."""
     longest = vocabulary.n_features + len(spec.encoding.prefix) + len(spec.encoding.suffix)
     encoding: Encoding = fill_sizes(spec.encoding, known, fallback={"max_tokens": longest})
     n_positions = longest if encoding.max_tokens is None else as_int(encoding.max_tokens)
-    derived = {"n_tokens": vocabulary.n_tokens, "n_positions": n_positions}
+    specials = len(vocabulary.specials)
+    derived = {"n_tokens": vocabulary.n_tokens, "n_positions": n_positions, "n_specials": specials, **more}
     recipes = (spec.recipes, spec.gene_recipes)
     architecture, recipes = fill_sizes((spec.architecture, recipes), known, fallback=derived)
     check_settings((encoding, recipes))
@@ -176,13 +228,38 @@ def _resolved(
     return encoding, architecture, recipes
 
 
-def _random_network(architecture: LCMConfig, random_state: int) -> LCM:
-    """Draw weights from a stream of their own."""
+def _random_network(architecture: LCMConfig, random_state: int, blocks: Mapping[str, torch.Tensor]) -> LCM:
+    """Draw weights from a stream of their own, but for blocks that are there already."""
+    drawn = dataclasses.replace(architecture, backbone=NoBackbone()) if blocks else architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
-        lcm = LCM(architecture)
+        lcm = LCM(drawn)
+    if blocks:
+        return build_lcm(architecture, {**lcm.state_dict(), **blocks})
     lcm.requires_grad_(False)  # noqa: FBT003
     return lcm.eval()
+
+
+def _checked_vectors(
+    spec: ModelSpec, vectors: pd.DataFrame | Mapping[str, Any] | None, *, genes: list[str], sizes: Mapping[str, Any]
+) -> np.ndarray | None:
+    """Return the vectors of genes, for families that know genes by them."""
+    if not isinstance(spec.architecture.gene, VectorMLP):
+        if vectors is not None:
+            msg = f"`build` got `vectors`, but {spec.name!r} knows genes by a table of its own; leave them out."
+            raise TypeError(msg)
+        return None
+    if vectors is None:
+        msg = (
+            f"{spec.name!r} knows genes by vectors, such as of their descriptions; pass `vectors`, a data frame or a "
+            "dictionary with one for each gene, as `sclcm.genes.vectors_from_text` makes it."
+        )
+        raise ValueError(msg)
+    rows = vectors_of(vectors, genes)
+    if sizes.get("d_vector", rows.shape[1]) != rows.shape[1]:
+        msg = f"`d_vector` is {sizes['d_vector']!r}, but `vectors` has vectors of {rows.shape[1]}; leave it out."
+        raise ValueError(msg)
+    return rows
 
 
 def _checked_arrays(spec: ModelSpec, arrays: Mapping[str, np.ndarray], n_genes: int) -> dict[str, np.ndarray]:

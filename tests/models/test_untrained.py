@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sclcm.models import build, describe, list_models, load
 from sclcm.models._load import UNPUBLISHED
+from sclcm.models._verify import _packaged
 from sclcm.tl import embed, embed_genes
 from sclcm.zoo._registry import get_spec
 
@@ -161,3 +162,17 @@ def test_sizes_that_the_authors_chose_are_taken_where_none_is_given(unpublished)
     assert build(unpublished, GENES, d_hidden=8, d_model=32).d_model == 32
     with pytest.raises(ValueError, match=r"No size is known of `d_hidden`; pass it, as in `d_hidden=...`"):
         build(unpublished, GENES)
+
+
+def test_blocks_of_a_release_go_over_genes_of_ones_own(adata):
+    folder = _packaged("tgpt") / "checkpoint"
+    theirs = load(folder, family="tgpt", device="cpu", dtype="float32")
+    model = build("tgpt", GENES, backbone=folder, device="cpu", dtype="float32")
+    assert model.architecture.backbone == theirs.architecture.backbone
+    state = theirs.lcm.backbone.state_dict()
+    assert all(tensor.equal(state[name]) for name, tensor in model.lcm.backbone.state_dict().items())
+    assert model.vocabulary.features.tolist() == GENES
+    embed(adata, model)
+    assert np.isfinite(adata.obsm["X_tgpt"]).all()
+    with pytest.raises(FileNotFoundError, match="No file like"):
+        build("tgpt", GENES, backbone=folder.parent.parent)
