@@ -85,6 +85,21 @@ def test_what_the_caller_gives_overrides_the_configuration():
     assert facts.value(Config("width")) == 16
 
 
+def test_key_of_another_age_is_read_where_the_first_is_missing():
+    rule = Config("speed", 3, also=("motion.speed", "pace"))
+    for config, wanted in (
+        ({}, 3),
+        ({"pace": 5}, 5),
+        ({"pace": 5, "motion": {"speed": 7}}, 7),
+        ({"pace": 5, "motion": {"speed": 7}, "speed": 9}, 9),
+        ({"motion": "none"}, 3),
+    ):
+        assert ReleaseFacts(config=config).value(rule) == wanted
+    assert ReleaseFacts(config={"speed": 9}, given={"speed": 1}).value(rule) == 1
+    with pytest.raises(ValueError, match="configuration lacks 'speed'"):
+        ReleaseFacts().value(Config("speed", also=("pace",)))
+
+
 def test_sizes_are_resolved_in_nested_declarations():
     declaration = Outer(
         inner=Inner(width=Config("width")),

@@ -66,8 +66,7 @@ def _read(spec: ModelSpec, folder: Path, given: Mapping[str, Any]) -> tuple[dict
     """Return the tensors, left in their files where these allow it, and the configuration."""
     release = Release(folder, (folder,))
     if isinstance(spec.config, str) and (shards := _shards(folder)):
-        tensors = {name: tensor for file in shards for name, tensor in read_tensors(file, mapped=True).items()}
-        return spec.keys.bare(tensors), release.config(spec.config)
+        return spec.keys.bare(_united(shards)), release.config(spec.config)
     return read_weights(spec, find_one(folder, spec.weights), release, given=given)
 
 
@@ -79,3 +78,15 @@ def _shards(folder: Path) -> list[Path]:
         msg = f"{str(folder)!r} holds {len(files)} files like {files[-1].name!r}; get the others as well."
         raise FileNotFoundError(msg)
     return files
+
+
+def _united(files: list[Path]) -> dict[str, Tensor]:
+    """Return the tensors of several files, left in them; `ValueError` if two files have one of a name."""
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found = read_tensors(file, mapped=True)
+        if twice := sorted(found.keys() & tensors.keys()):
+            msg = f"{str(file)!r} holds {twice[0]!r}, which another file beside it has as well; get the files again."
+            raise ValueError(msg)
+        tensors |= found
+    return tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -204,7 +205,11 @@ def _wave_base(config: configs.SoftmaxAttention, d_head: int) -> float | None:
     if d_head % 2:
         msg = f"Rotary positions turn planes of two channels, but the heads have {d_head}; choose an even width."
         raise ValueError(msg)
-    return float(config.rotary.base)  # type: ignore[arg-type]
+    base = float(config.rotary.base)  # type: ignore[arg-type]
+    if not 0 < base < math.inf:
+        msg = f"The base of rotary positions is {base!r}; expected a number above zero, such as 10,000."
+        raise ValueError(msg)
+    return base
 
 
 def gather_places(x_bld: Tensor, place_bm: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sclcm.checkpoints.keymap import Drop, DropUnder, KeyMap, KeyMapError, Rename, StripPrefix
-from sclcm.checkpoints.keyrules import AddLowRank, AppendRows, Reshape, Twice
+from sclcm.checkpoints.keyrules import AddLowRank, AppendRows, JoinHeads, Reshape, Twice
 
 
 def numbered(*shape):
@@ -88,3 +88,34 @@ def test_what_is_stored_twice_is_checked_and_left_out():
     for other in ({"again.0.w": numbered(2) + 1}, {"again.1.w": numbered(2)}):
         with pytest.raises(KeyMapError, match=r"'again\.\d\.w' is to be 'net\.\d\.w' once more"):
             keys.forward({**stored, **other})
+
+
+HEADS = KeyMap(JoinHeads(query="l.{}.q", key="l.{}.k", value="l.{}.v", target="blocks.{}.qkv"))
+
+
+@pytest.mark.parametrize("n_keys", [1, 2, 4])
+def test_heads_are_joined_and_come_apart_again(n_keys):
+    stored = {"l.0.q": numbered(4, 4), "l.0.k": numbered(n_keys, 4) + 20, "l.0.v": numbered(n_keys, 4) + 40}
+    stored |= {name.replace("0", "1"): tensor + 100 for name, tensor in stored.items()}
+    found = HEADS.forward(stored)
+    assert found.keys() == {"blocks.0.qkv", "blocks.1.qkv"}
+    assert found["blocks.1.qkv"].equal(torch.cat([stored[f"l.1.{part}"] for part in "qkv"]))
+    back = HEADS.backward(found)
+    assert back.keys() == stored.keys()
+    assert all(back[name].equal(tensor) for name, tensor in stored.items())
+
+
+def test_heads_that_do_not_fit_are_an_error():
+    stored = {"l.0.q": numbered(4, 4), "l.0.k": numbered(2, 4), "l.0.v": numbered(2, 4)}
+    with pytest.raises(KeyMapError, match=r"has 'l\.0\.q' but lacks 'l\.0\.v'"):
+        HEADS.forward({name: tensor for name, tensor in stored.items() if name != "l.0.v"})
+    for name, shape in (("l.0.v", (1, 4)), ("l.0.q", (6, 4)), ("l.0.q", (4,)), ("l.0.k", (2, 3))):
+        with pytest.raises(KeyMapError, match="are no heads of one attention"):
+            HEADS.forward({**stored, name: numbered(*shape)})
+
+
+def test_part_of_a_file_is_taken_and_the_rest_left_aside():
+    keys = KeyMap(Rename("table", "embed.weight"), Rename("l.{}.w", "blocks.{}.w"), Rename("head", "heads.a"))
+    stored = {"table": numbered(2), "l.0.w": numbered(3), "l.1.w": numbered(3), "unknown": numbered(1)}
+    assert keys.part(stored, "blocks.").keys() == {"blocks.0.w", "blocks.1.w"}
+    assert len(stored) == 4

@@ -161,6 +161,9 @@ def test_impossible_heads_are_refused():
         make(group=3)
     with pytest.raises(ValueError, match="planes of two channels, but the heads have 3"):
         SoftmaxAttention(configs.SoftmaxAttention(n_heads=2, rotary=RotaryPositions()), 6)
+    for base in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="expected a number above zero"):
+            SoftmaxAttention(configs.SoftmaxAttention(n_heads=2, rotary=RotaryPositions(base=base)), 8)
     with pytest.raises(ValueError, match="have no place"):
         make().with_targets(torch.zeros(1, 2, WIDTH), torch.zeros(1, 1, WIDTH), None)
 

@@ -335,6 +335,31 @@ def test_blocks_of_another_kind_are_refused(vectors, llama, tmp_path):
         build("scinterpreter", GENES, vectors=vectors, backbone=tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_attention_heads": 3}, "3 heads do not divide a width of 16"),
+        ({"num_attention_heads": 10**12}, "heads do not divide|but the checkpoint has"),
+        ({"num_attention_heads": "4"}, "`n_heads` of the model's SoftmaxAttention is '4'"),
+        ({"num_attention_heads": 0}, "A size must be a positive integer"),
+        ({"rms_norm_eps": "small"}, "`eps` of the model's RMSNorm is 'small'"),
+        ({"rope_theta": -10.0}, "The base of rotary positions is -10.0"),
+        ({"rope_theta": [1]}, "`base` of the model's RotaryPositions"),
+    ],
+)
+def test_configuration_that_makes_no_sense_is_refused(vectors, llama, changed, message):
+    write(llama, draw(llama_shapes()), LLAMA | changed)
+    with pytest.raises(ValueError, match=message):
+        build("scinterpreter", GENES, vectors=vectors, backbone=llama, d_between=3)
+
+
+def test_tensors_that_two_files_hold_are_refused(vectors, llama):
+    for number in (1, 2):
+        shutil.copy(llama / "model.safetensors", llama / f"model-0000{number}-of-00002.safetensors")
+    with pytest.raises(ValueError, match="which another file beside it has as well"):
+        build("scinterpreter", GENES, vectors=vectors, backbone=llama, d_between=3)
+
+
 def test_speed_of_rotation_is_read_from_files_of_any_age():
     rule = get_spec("scinterpreter").architecture.backbone.attention.rotary
     for config, base in (
