@@ -77,6 +77,12 @@ class _Blank(TorchFunctionMode):
         return func(*args, **named)
 
 
+def count_weights(architecture: LCMConfig) -> int:
+    """Return how many numbers a model has, of which none is drawn or held."""
+    with torch.device("meta"), _Blank(limit=1 << 20):
+        return sum(tensor.numel() for tensor in LCM(architecture).state_dict().values())
+
+
 def check_settings(settings: Any) -> None:
     """Refuse what is no setting of an encoding or recipe: values of the wrong type, and numbers beyond 32 bits."""
     check_declaration(settings)

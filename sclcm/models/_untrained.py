@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from sclcm._sizes import as_int, fill_sizes, names_to_fill
 from sclcm.genes.names import guess_id_type, guess_species
 from sclcm.genes.vocabulary import GeneVocabulary
-from sclcm.models._build import build_lcm, check_places, check_settings
+from sclcm.models._build import build_lcm, check_places, check_settings, count_weights
 from sclcm.models._declarations import check_declaration
 from sclcm.models._device import choose_device, choose_dtype
 from sclcm.models._digest import Digest
@@ -96,6 +97,8 @@ def build(
         An argument is no size of the family, or one that the folder of the blocks states.
     FileNotFoundError
         The folder of the blocks lacks a file.
+    MemoryError
+        The model is larger than the memory of this machine.
     """
     spec = _buildable(family)
     _check_names(spec, sizes)
@@ -231,6 +234,7 @@ def _resolved(
 def _random_network(architecture: LCMConfig, random_state: int, blocks: Mapping[str, torch.Tensor]) -> LCM:
     """Draw weights from a stream of their own, but for blocks that are there already."""
     drawn = dataclasses.replace(architecture, backbone=NoBackbone()) if blocks else architecture
+    _check_memory(drawn)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
         lcm = LCM(drawn)
@@ -238,6 +242,26 @@ def _random_network(architecture: LCMConfig, random_state: int, blocks: Mapping[
         return build_lcm(architecture, {**lcm.state_dict(), **blocks})
     lcm.requires_grad_(False)  # noqa: FBT003
     return lcm.eval()
+
+
+def _check_memory(architecture: LCMConfig) -> None:
+    """Refuse more weights than the machine can hold, which would end the process without a word."""
+    memory = machine_memory()
+    if memory is not None and (needed := 4 * count_weights(architecture)) > memory:
+        msg = (
+            f"A model of these sizes has {needed / 4e9:.1f} billion weights, {needed / 1e9:,.0f} GB when drawn; "
+            f"this machine has {memory / 1e9:,.0f} GB of memory. Give smaller sizes, such as `d_model` and `n_blocks`, "
+            "or weights for the blocks, as `backbone`."
+        )
+        raise MemoryError(msg)
+
+
+def machine_memory() -> int | None:
+    """Return the memory of this machine in bytes; `None` where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _checked_vectors(

@@ -20,7 +20,7 @@ from sclcm._sizes import ReleaseFacts, resolve_sizes
 from sclcm.checkpoints.keymap import KeyMapError
 from sclcm.encoding.batches import pad_sentences
 from sclcm.engine.infer import to_tensors
-from sclcm.models import build, describe, load
+from sclcm.models import _untrained, build, describe, load
 from sclcm.models._build import build_lcm
 from sclcm.models._pass import open_input
 from sclcm.tl import embed, embed_genes
@@ -390,6 +390,15 @@ def test_sizes_are_those_of_llama_13b_where_none_is_given():
     assert (*found, backbone.feed_forward.d_hidden) == tuple(
         spec.sizes[name] for name in ("d_model", "n_blocks", "n_heads", "heads_per_key", "d_hidden")
     )
+
+
+def test_model_larger_than_the_machine_is_refused_before_it_is_drawn(vectors, llama, monkeypatch):
+    monkeypatch.setattr(_untrained, "machine_memory", lambda: 16 * 10**9)
+    with pytest.raises(MemoryError, match=r"has 12\.7 billion weights, 51 GB .* this machine has 16 GB"):
+        build("scinterpreter", GENES, vectors=vectors)
+    build("scinterpreter", GENES, vectors=vectors, backbone=llama)
+    monkeypatch.setattr(_untrained, "machine_memory", lambda: None)
+    build("scinterpreter", GENES, vectors=vectors, **SMALL)
 
 
 def test_loading_by_name_says_that_there_are_no_weights():
