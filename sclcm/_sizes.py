@@ -94,8 +94,13 @@ class Shapes:
     axis: int = 0
 
 
-Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient | Sum | Shapes
-_RULES = (Config, Shape, Count, Present, Given, Quotient, Sum, Shapes)
+@dataclass(frozen=True)
+class VocabularySize:
+    """How many tokens the vocabulary has, special ones included, where no tensor has a row for each."""
+
+
+Rule: TypeAlias = Config | Shape | Count | Present | Given | Quotient | Sum | Shapes | VocabularySize
+_RULES = (Config, Shape, Count, Present, Given, Quotient, Sum, Shapes, VocabularySize)
 Size: TypeAlias = int | Rule
 Text: TypeAlias = str | Rule
 Number: TypeAlias = float | Rule
@@ -109,11 +114,12 @@ def template_regex(pattern: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseFacts:
-    """What a checkpoint says of itself: its configuration, the shapes of its tensors, and what the caller gave."""
+    """What a checkpoint says of itself: its configuration, shapes and vocabulary; and what the caller gave."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    n_tokens: int | None = None
 
     def value(self, rule: Rule) -> Any:  # noqa: PLR0911
         """Return what a rule stands for in this release; a `ValueError` says what is missing."""
@@ -134,12 +140,20 @@ class ReleaseFacts:
                 return self._shapes(pattern, axis)
             case Given(name, default):
                 return self._given(name, default)
+            case VocabularySize():
+                return self._vocabulary_size()
 
     def _given(self, name: str, default: float | None) -> Any:
         if self.given.get(name, default) is None:
             msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
             raise ValueError(msg)
         return self.given.get(name, default)
+
+    def _vocabulary_size(self) -> int:
+        if self.n_tokens is None:
+            msg = "The vocabulary's size is asked for before the vocabulary is read."
+            raise ValueError(msg)
+        return self.n_tokens
 
     def _count(self, pattern: str, per: int) -> int:
         regex = template_regex(pattern)

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from sclcm._sizes import as_int
 from sclcm.models._declarations import check_declaration
+from sclcm.nn.fixed_vectors import NoVectors
 from sclcm.nn.lcm import LCM
 from sclcm.nn.priors import Partners
 from sclcm.nn.set_configs import GridPositions
@@ -49,6 +50,8 @@ def build_lcm(architecture: LCMConfig, state: Mapping[str, torch.Tensor]) -> LCM
     for module in lcm.modules():
         if isinstance(module, Partners):
             module.check()
+        if isinstance(module, NoVectors):
+            module.fill()
     lcm.requires_grad_(False)  # noqa: FBT003
     return lcm.eval()
 

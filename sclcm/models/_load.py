@@ -299,7 +299,7 @@ def load_release(
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
     check_requirements(spec, config)
     vocabulary, arrays = read_genes(spec, release, tensors, facts=_facts(config, tensors, given))
-    facts = _facts(config, tensors, given)
+    facts = dataclasses.replace(_facts(config, tensors, given), n_tokens=vocabulary.n_tokens)
     spec = with_variants(spec, facts, vocabulary)
     labels = None if spec.labels is None else read_labels(spec.labels, release)
     read = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}

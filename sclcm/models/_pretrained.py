@@ -14,7 +14,7 @@ from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype, copy_to
 from sclcm.nn.cell_configs import PlaceMean
 from sclcm.nn.configs import DomainNorm
-from sclcm.nn.fixed_vectors import FixedTable
+from sclcm.nn.fixed_vectors import FixedTable, NoVectors
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
 from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureLatent, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import ExpressionSum
@@ -318,6 +318,9 @@ class Pretrained:
 
     def gene_vectors(self) -> np.ndarray:
         """Return the vectors of the vocabulary's genes, shape `(features, width)`, float32."""
+        if isinstance(self.lcm.embed.gene, NoVectors):
+            msg = f"{self.name!r} has no vectors of genes: its tokens differ by their values and places alone."
+            raise ValueError(msg)
         return self._rows(self.lcm.embed.genes)
 
     def fixed_gene_vectors(self) -> np.ndarray:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sclcm.nn.fixed_configs import (
         FixedPositions,
         FixedVectors,
+        NoVectors,
         ProjectedVectors,
         SinusoidalPositions,
         VectorMLP,
@@ -373,7 +374,7 @@ class LCMConfig:
     """
 
     d_model: Size
-    gene: TableEncoder | GeneBinTable | ProjectedVectors | VectorMLP | FixedVectors | BagOfGenes
+    gene: TableEncoder | GeneBinTable | ProjectedVectors | VectorMLP | FixedVectors | NoVectors | BagOfGenes
     value: ValueConfig | None = None
     fusion: JoinedInputs | None = None
     position: LearnedPositions | FixedPositions | SinusoidalPositions | GridPositions | None = None

@@ -16,7 +16,7 @@ from sclcm.nn.layers import Linear, activation, layer_norm
 
 if TYPE_CHECKING:
     from sclcm.nn.embedders import Embedder
-    from sclcm.nn.fixed_vectors import FixedTable
+    from sclcm.nn.fixed_vectors import GeneTable
     from sclcm.nn.tokens import TokenTensors
 
 
@@ -122,7 +122,7 @@ class SequenceBridge(nn.Module):
 class Decoder(nn.Module):
     """Bridge, blocks, a norm where the model has one, and heads that read what comes out."""
 
-    def __init__(self, config: decoder_configs.DecoderConfig, d_encoder: int, table: nn.Embedding | FixedTable) -> None:
+    def __init__(self, config: decoder_configs.DecoderConfig, d_encoder: int, table: GeneTable) -> None:
         super().__init__()
         width = as_int(config.d_model)
         self.bridge = _build_bridge(config.bridge, d_encoder, width)

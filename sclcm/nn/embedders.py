@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn import configs, fixed_configs, gated_configs, set_configs, table_configs
-from sclcm.nn.fixed_vectors import FixedTable, ProjectedVectors, VectorMLP
+from sclcm.nn.fixed_vectors import FixedTable, GeneTable, NoVectors, ProjectedVectors, VectorMLP
 from sclcm.nn.layers import Linear, activation, layer_norm
 from sclcm.nn.positions import SinusoidalPositions
 from sclcm.nn.priors import JoinedInputs, SpeciesPrefix, require_values
@@ -249,9 +249,10 @@ def _gene_encoder(
     | fixed_configs.ProjectedVectors
     | fixed_configs.VectorMLP
     | fixed_configs.FixedVectors
+    | fixed_configs.NoVectors
     | set_configs.BagOfGenes,
     d_model: int,
-) -> tuple[nn.Embedding | FixedTable, nn.Module | None]:
+) -> tuple[GeneTable, nn.Module | None]:
     """Build the table that a configuration's type selects, and what its rows go through."""
     n_tokens = as_int(config.n_tokens)
     match config:
@@ -262,6 +263,8 @@ def _gene_encoder(
             return nn.Embedding(n_tokens, d_model), None
         case fixed_configs.FixedVectors():
             return FixedTable(n_tokens, d_model), None
+        case fixed_configs.NoVectors():
+            return NoVectors(n_tokens, d_model), None
         case fixed_configs.ProjectedVectors():
             return FixedTable(n_tokens, as_int(config.d_vector)), ProjectedVectors(config, d_model)
         case fixed_configs.VectorMLP():

@@ -76,6 +76,19 @@ class FixedVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoVectors:
+    """Gene encoder: none. What a token is of does not matter, only its value and its place.
+
+    Parameters
+    ----------
+    n_tokens
+        Tokens of the vocabulary.
+    """
+
+    n_tokens: Size
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixedPositions:
     """Position encoder: one vector for each place in the sentence, which comes with the weights and is not trained.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,29 @@ class FixedTable(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Look up rows of any shape; the vectors have one axis more."""
         return functional.embedding(rows, self.weight)
+
+
+class NoVectors(nn.Module):
+    """Zero for every token. It is one row that no file holds, and moves and changes its type as weights do."""
+
+    weight: Tensor
+
+    def __init__(self, n_rows: int, width: int) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = n_rows, width
+        self.register_buffer("weight", torch.zeros(1, width), persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return zeros for rows of any shape, with one axis more."""
+        return self.weight[0].expand(*rows.shape, self.embedding_dim)
+
+    def fill(self) -> None:
+        """Make the row, of a module that was built without memory."""
+        self.weight = torch.zeros(1, self.embedding_dim)
+
+
+GeneTable: TypeAlias = nn.Embedding | FixedTable | NoVectors
+"""What vectors of genes are looked up in."""
 
 
 class VectorProjection(nn.Module):

@@ -21,7 +21,7 @@ from sclcm.nn.sentence_heads import SentenceClassHead
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sclcm.nn.fixed_vectors import FixedTable
+    from sclcm.nn.fixed_vectors import GeneTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class HeadInput:
 class TiedTokenHead(nn.Module):
     """Scores for every token of the vocabulary, by the gene table itself."""
 
-    def __init__(self, config: readouts.TiedTokenHead, d_model: int, table: nn.Embedding | FixedTable) -> None:
+    def __init__(self, config: readouts.TiedTokenHead, d_model: int, table: GeneTable) -> None:
         super().__init__()
         self.dense = Linear(d_model, d_model)
         self.norm = layer_norm(config.layer_norm, d_model)
@@ -88,7 +88,7 @@ class TiedTokenHead(nn.Module):
 class TableHead(nn.Module):
     """Scores for every token of the vocabulary: products with the rows of the gene table."""
 
-    def __init__(self, table: nn.Embedding | FixedTable) -> None:
+    def __init__(self, table: GeneTable) -> None:
         super().__init__()
         self._table = (table,)  # in a tuple: the table is the embedder's parameter, not one of the head
 
@@ -270,9 +270,7 @@ def read(head: nn.Module, given: HeadInput) -> Tensor:
             return head(given.x_bld)
 
 
-def build_heads(
-    heads: Mapping[str, readouts.HeadConfig], d_model: int, table: nn.Embedding | FixedTable
-) -> nn.ModuleDict:
+def build_heads(heads: Mapping[str, readouts.HeadConfig], d_model: int, table: GeneTable) -> nn.ModuleDict:
     """Build the heads of a model; one may share parameters with the table, or with a head before it."""
     built: dict[str, nn.Module] = {}
     for name, config in heads.items():
@@ -285,7 +283,7 @@ def build_heads(
     return nn.ModuleDict(built)
 
 
-def build_head(config: readouts.HeadConfig, d_model: int, table: nn.Embedding | FixedTable) -> nn.Module:  # noqa: PLR0911, PLR0912
+def build_head(config: readouts.HeadConfig, d_model: int, table: GeneTable) -> nn.Module:  # noqa: PLR0911, PLR0912
     """Build the head that a configuration's type selects."""
     match config:
         case readouts.TiedTokenHead():

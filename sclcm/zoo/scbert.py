@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Count, Quotient, Shape
+from sclcm._sizes import Count, Quotient, Shape, VocabularySize
 from sclcm.checkpoints.keymap import Cast, Drop, Join, KeyMap, Rename, Squeeze
 from sclcm.encoding.expand import StoreAll
 from sclcm.encoding.normalize import LogNormalizeKnown, ToBase2
@@ -18,10 +18,11 @@ from sclcm.nn.configs import (
     TableEncoder,
     ValueTable,
 )
+from sclcm.nn.fixed_configs import NoVectors
 from sclcm.nn.readouts import FromEnd, GeneSum, MeanPooling, SentenceClassHead, TokenClassHead, TokenMean
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._labels import ClassLabels, LabelFile
-from sclcm.zoo._spec import Checkpoint, HasTensor, ModelSpec, Recipe, UnderKey, Variant
+from sclcm.zoo._spec import Checkpoint, HasTensor, LacksTensor, ModelSpec, Recipe, UnderKey, Variant
 from sclcm.zoo._vocabularies import VarNames
 
 NORM = LayerNorm(eps=1e-5)
@@ -60,7 +61,7 @@ SPEC = ModelSpec(
         select=InOrder(),
         value=Floored(n_values=Shape("token_emb.weight"), n_marks=1),
         suffix=("<cls>",),
-        max_tokens=Shape(GENES),
+        max_tokens=VocabularySize(),
     ),
     architecture=LCMConfig(
         d_model=Shape("token_emb.weight", 1),
@@ -81,7 +82,7 @@ SPEC = ModelSpec(
     ),
     keys=KeyMap(
         Rename("token_emb.weight", "embed.value.rows.table.weight"),
-        Cast(GENES, "embed.gene.weight", stored="float64", ours="float32"),
+        Cast(GENES, "embed.gene.weight", stored="float64", ours="float32", optional=True),
         Drop("performer.calls_since_last_redraw"),  # counts forward passes of training; features are never drawn again
         Rename(BLOCK + "0.norm.weight", OURS + "norm1.weight"),
         Rename(BLOCK + "0.norm.bias", OURS + "norm1.bias"),
@@ -140,6 +141,8 @@ SPEC = ModelSpec(
             ),
             labels=ClassLabels(head="cell_class", names=LabelFile(files=("label_dict", "label_dict.pkl"))),
         ),
+        # Models that were made without gene2vec tell genes apart by nothing.
+        Variant(when=(LacksTensor(GENES),), architecture={"gene": NoVectors(n_tokens=VocabularySize())}),
     ),
     checkpoints={
         "panglao-1m": Checkpoint(

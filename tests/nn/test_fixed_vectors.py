@@ -188,3 +188,21 @@ def test_network_of_vectors_is_trained_and_the_vectors_are_not():
     assert embed.gene.weight.grad is None
     trained = {name for name, p in embed.gene_norm.named_parameters() if p.grad is not None}
     assert trained == {"up.weight", "up.bias", "down.weight", "down.bias", "special.weight"}
+
+
+@torch.inference_mode()
+def test_without_vectors_of_genes_a_token_is_its_value():
+    config = dataclasses.replace(
+        CONFIG, gene=fixed_configs.NoVectors(n_tokens=N_TOKENS), value=configs.ValueTable(n_values=5), heads={}
+    )
+    embedder = Embedder(config)
+    assert "gene.weight" not in embedder.state_dict()
+    value_bl = torch.tensor([[1.0, 4.0, 0.0, 2.0]])
+    ids_bl, real_bl = torch.tensor([[3, 0, 8, 5]]), torch.ones(1, 4, dtype=torch.bool)
+    tokens = TokenTensors(token_ids_bl=ids_bl, mask_bl=real_bl, gene_mask_bl=real_bl, value_bl=value_bl)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = embedder.to(dtype)(tokens)
+        assert found.dtype == dtype
+        assert found.equal(embedder.value.rows.table.weight[value_bl.long()])
+    compiled = torch.compile(embedder, backend="aot_eager", fullgraph=True)
+    assert compiled(tokens).equal(embedder(tokens))

@@ -98,7 +98,7 @@ def plain(state, value_l, *, depth):
     def norm(x, name):
         return torch.nn.functional.layer_norm(x, x.shape[-1:], state[name + "weight"], state[name + "bias"])
 
-    x = state["token_emb.weight"][value_l] + state["pos_emb.emb.weight"]
+    x = state["token_emb.weight"][value_l] + state.get("pos_emb.emb.weight", 0)
     for i in range(depth):
         block = f"performer.net.layers.{i}."
         p = state[block + "0.fn.fast_attention.projection_matrix"]
@@ -132,6 +132,27 @@ def test_a_sentence_of_16_907_tokens_is_computed_as_published(tmp_path):
     for cell in range(2):
         wanted = plain(state, torch.as_tensor(values[cell]).long(), depth=2).mean(0)
         np.testing.assert_allclose(found[cell], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_vectors_of_genes_is_computed_as_published(tmp_path, adata):
+    names = [f"GENE{i}" for i in range(30)]
+    state = state_of(len(names), width=6, heads=2, d_head=3, n_features=5, depth=2)
+    del state["pos_emb.emb.weight"]
+    model = load(written(tmp_path / "bare", state, names), family="scbert", device="cpu")
+    counts = np.random.default_rng(0).poisson(1.0, (4, 30)).astype(np.float32)
+    adata = ad.AnnData(counts, var=pd.DataFrame(index=pd.Index(names, dtype=object)))
+    values = np.minimum(np.floor(np.log2(1 + counts / counts.sum(1, keepdims=True) * 1e4)), 5)
+    wanted = [plain(state, torch.as_tensor([*row, 0]).long(), depth=2).mean(0) for row in values]
+    found = sclcm.tl.embed(adata, model, copy=True).obsm["X_scbert"]
+    np.testing.assert_allclose(found, np.stack(wanted), rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "saved")
+    again = sclcm.tl.embed(adata, load(tmp_path / "saved", device="cpu"), copy=True).obsm["X_scbert"]
+    np.testing.assert_array_equal(again, found)
+    half = model.to("cpu", "bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert np.abs(sclcm.tl.embed(adata, half, copy=True).obsm["X_scbert"] - found).max() < 0.1
+    with pytest.raises(ValueError, match="has no vectors of genes"):
+        sclcm.tl.embed_genes(adata, model)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, None])
