@@ -57,7 +57,7 @@ class Given:
     """A size that the release states nowhere: an argument of `load`; without a default, an error without it."""
 
     name: str
-    default: int | float | None = None
+    default: int | float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ReleaseFacts:
             case VocabularySize():
                 return self._vocabulary_size()
 
-    def _given(self, name: str, default: float | None) -> Any:
+    def _given(self, name: str, default: float | str | None) -> Any:
         if self.given.get(name, default) is None:
             msg = f"This release does not state `{name}`; pass it, as in `load(..., {name}=...)`."
             raise ValueError(msg)

@@ -31,6 +31,9 @@ class Files(Protocol):
     def file(self, patterns: Sequence[str], *, optional: bool = False) -> Path | None:
         """Return the one file that fits; `None` if none does and that is allowed."""
 
+    def mapping(self, file: Path) -> Mapping[str, Any]:
+        """Return the dictionary in a file; `TypeError` if it holds something else."""
+
 
 def read_token_lists(source: TokenLists, release: Files) -> GeneVocabulary:
     """Read a vocabulary whose tokens are a list in order of their ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,28 @@ def read_linked_ids(source: LinkedIds, release: Files) -> GeneVocabulary:
     n_tokens = as_int(source.n_tokens)
     number_of = _texts(release.dictionary(source.names), "names of genes")
     token_of = {number: _token_id(token) for number, token in _texts(release.dictionary(source.files), "ids").items()}
+    tokens = {name: _kept(token_of.get(number), source, n_tokens) for name, number in number_of.items()}
+    vocabulary = _named(source, tokens, species=source.species[0])
+    siblings = {}
+    for species, files in source.homologues.items():
+        file = release.file(files, optional=True)
+        names = {} if file is None else _texts(release.mapping(file), f"{species} genes")
+        found = {name: tokens.get(other) for name, other in names.items()}
+        if any(token is not None for token in found.values()):
+            siblings[species] = _named(source, found, species=species)
+    return dataclasses.replace(vocabulary, siblings=siblings)
+
+
+def _kept(token: int | None, source: LinkedIds, n_tokens: int) -> int | None:
+    return token if token is not None and token != source.pad_id and token < n_tokens else None
+
+
+def _named(source: LinkedIds, token_of: Mapping[str, int | None], *, species: str) -> GeneVocabulary:
+    """Make a vocabulary of names with their token ids; the first name of an id is the feature's."""
     features: dict[int, str] = {}
     synonyms: dict[str, tuple[str, ...]] = {}
-    for name, number in number_of.items():
-        token = token_of.get(number)
-        if token is None or token == source.pad_id or token >= n_tokens:
+    for name, token in token_of.items():
+        if token is None:
             continue
         first = features.setdefault(token, name)
         if first != name:
@@ -38,7 +56,7 @@ def read_linked_ids(source: LinkedIds, release: Files) -> GeneVocabulary:
         token_ids=tokens,
         specials={source.pad: source.pad_id},
         ids=source.ids,
-        species=source.species,
+        species=(species,),
         synonyms=synonyms,
         merge=source.merge,
     )

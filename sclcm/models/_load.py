@@ -188,7 +188,7 @@ def _conditions(spec: ModelSpec) -> dict[str, list[str]]:
     tokens = {token.name: list(token.tokens) for token in spec.encoding.context}
     choices = {choice.name: list(choice.arrays) for choice in spec.encoding.choices}
     reads_species = spec.architecture.fusion is not None or spec.architecture.prefix is not None
-    reads_species = reads_species or isinstance(spec.vocabulary, SpeciesTables)
+    reads_species = reads_species or isinstance(spec.vocabulary, SpeciesTables | LinkedIds)
     return {**tokens, **choices, **({"species": list(spec.vocabulary.species)} if reads_species else {})}
 
 

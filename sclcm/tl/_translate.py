@@ -12,6 +12,7 @@ from sclcm._keys import translate_keys
 from sclcm._sizes import as_int
 from sclcm.models._load import load
 from sclcm.models._pass import open_input
+from sclcm.models._species import fit_species
 from sclcm.models._translation import asked_tokens, translate_cells, translation_of
 from sclcm.tl._embed import check_batch_size, warn_of_empty_cells
 from sclcm.tl._write import check_copy, provenance, write
@@ -54,7 +55,7 @@ def translate(
     %(adata)s
     %(model)s
     features
-        Names of the proteins, by the symbols of their genes.
+        Names of the proteins, by the symbols of their genes, in the species of the data.
     %(source)s
     %(running)s
     %(writing)s
@@ -76,7 +77,7 @@ def translate(
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
-    pretrained = load(model, device=device, dtype=dtype)
+    pretrained, _ = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
     keys = translate_keys(pretrained.name, translation_of(pretrained).modality, key_added)
     names = _names(features)
     token_ids = asked_tokens(names, pretrained)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from sclcm._sizes import Given
+
 if TYPE_CHECKING:
-    from sclcm._sizes import Size
+    from collections.abc import Mapping
+
+    from sclcm._sizes import Size, Text
     from sclcm.genes.vocabulary import Merge
 
 
@@ -64,7 +68,12 @@ class LinkedIds:
     gene_columns
         Columns of var that the authors' input contract names.
     species
-        Species of the genes.
+        Species of the genes; first that of the dictionaries above.
+    homologues
+        For each of the others, patterns of a dictionary name -> name of the homologue among those. It may be missing,
+        and the model does not know the species then.
+    chosen
+        The argument of `load` that names the species of the data, which is told from its genes otherwise.
     """
 
     files: tuple[str, ...]
@@ -76,6 +85,8 @@ class LinkedIds:
     mask: str | None = None
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
+    homologues: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    chosen: Text = field(default_factory=lambda: Given("species", default=""))
     merge: Merge = "keep"
 
     @property

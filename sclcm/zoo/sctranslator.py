@@ -58,6 +58,13 @@ SPEC = ModelSpec(
         n_tokens=Shape("enc.pos_emb.weight"),
         pad="<pad>",
         gene_columns=("gene_symbol", "gene_name"),
+        species=("human", "mouse"),
+        homologues={
+            "mouse": (
+                "mouse_gene_symbol_to_human_gene_symbol.pkl",
+                "ID_dic/mouse_gene_symbol_to_human_gene_symbol.pkl",
+            )
+        },
     ),
     # The first 20,000 columns that have an id, expressed or not, in the order of the data; padding counts as tokens.
     encoding=Encoding(

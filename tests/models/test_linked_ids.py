@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sclcm.genes.align import align_genes
+from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._linked_ids import read_linked_ids
 from sclcm.zoo._modules import LinkedIds
 
@@ -14,11 +17,17 @@ IDS = {"1": "12", "2": "3", "9": 4, "7": "20", "5": "0"}
 
 
 class Files:
-    def __init__(self, names=NAMES, ids=IDS):
-        self._by_pattern = {"names": names, "ids": ids}
+    def __init__(self, names=NAMES, ids=IDS, **more):
+        self._by_pattern = {"names": names, "ids": ids, **more}
 
     def dictionary(self, patterns):
         return self._by_pattern[patterns[0]]
+
+    def file(self, patterns, *, optional):
+        return patterns[0] if patterns[0] in self._by_pattern else None
+
+    def mapping(self, file):
+        return self._by_pattern[file]
 
 
 def test_names_lead_to_token_ids_and_the_first_is_the_features():
@@ -50,3 +59,21 @@ def test_other_names_are_taken_as_they_are_written_and_var_are_kept_apart():
 def test_damaged_dictionaries_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         read_linked_ids(SOURCE, Files(**changes))
+
+
+MICE = dataclasses.replace(SOURCE, species=("human", "mouse"), homologues={"mouse": ("mice",)})
+
+
+def test_genes_of_another_species_have_the_ids_of_their_homologues():
+    mice = {"A1bg": "A1BG", "Abg": "ABG", "Nat2": "NAT1", "Nat1": "GONE", "Xist": "XIST", "A2M": "NAT1"}
+    found = read_linked_ids(MICE, Files(mice=mice))
+    assert (found.species, list(found.siblings)) == (("human",), ["mouse"])
+    mouse = found.of_species("mouse")
+    assert dict(zip(mouse.features, mouse.token_ids, strict=True)) == {"Nat2": 4, "A1bg": 12}
+    assert mouse.synonyms == {"Abg": ("A1bg",), "A2M": ("Nat2",)}  # a name means what it does in its own species
+    assert GeneVocabulary.from_json(found.to_json()).siblings["mouse"].features.tolist() == mouse.features.tolist()
+
+
+@pytest.mark.parametrize("more", [{}, {"mice": {"Xist": "XIST"}}])
+def test_a_species_without_known_genes_is_not_known(more):
+    assert not read_linked_ids(MICE, Files(**more)).siblings

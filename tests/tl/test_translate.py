@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -124,3 +128,31 @@ def test_what_cannot_be_asked_for_is_said(adata, model, features, error, message
 def test_models_that_do_not_translate_say_so(adata):
     with pytest.raises(ValueError, match="gives no values of features of another modality"):
         sclcm.tl.translate(adata, "sclcm-mini", PROTEINS)
+
+
+@pytest.fixture
+def of_mice(tmp_path):
+    """A release with the homologues of the first genes of the input, and data that name those."""
+    release = Path(shutil.copytree(ROOT / "checkpoint", tmp_path / "release"))
+    human = sclcm.models.load(release, family="sctranslator", device="cpu").vocabulary.features.tolist()
+    names = {f"{name.capitalize()}x": name for name in human}
+    file = release / "ID_dic/mouse_gene_symbol_to_human_gene_symbol.pkl"
+    file.write_bytes(pickle.dumps(names, protocol=2))
+    return release, {name: other for other, name in names.items()}
+
+
+def test_mouse_genes_are_read_as_their_homologues(adata, model, of_mice, tmp_path):
+    release, mouse = of_mice
+    mice = sclcm.models.load(release, family="sctranslator", device="cpu")
+    column = adata.var["gene_symbol"].astype(str)
+    data = adata[:, column.isin(mouse).to_numpy()].copy()
+    human = values(data.copy(), model)
+    data.var["gene_symbol"] = [mouse[name] for name in data.var["gene_symbol"]]
+    asked = [mouse[name] for name in PROTEINS]
+    for chosen in (mice, sclcm.models.load(release, family="sctranslator", device="cpu", species="mouse")):
+        np.testing.assert_array_equal(values(data, chosen, asked, gene_key="gene_symbol"), human)
+    with pytest.raises(ValueError, match="knows 'human', 'mouse'"):
+        sclcm.models.load(release, family="sctranslator", device="cpu", species="frog")
+    mice.save(tmp_path / "saved")
+    again = values(data, sclcm.models.load(tmp_path / "saved", device="cpu"), asked, gene_key="gene_symbol")
+    np.testing.assert_array_equal(again, human)
