@@ -139,7 +139,7 @@ SPEC = ModelSpec(
         AddLowRank(BLOCK + "ffn.u_proj.weight", BLOCK + "ffn.lora_u.A.weight", BLOCK + "ffn.lora_u.B.weight"),
         AddLowRank(BLOCK + "ffn.v_proj.weight", BLOCK + "ffn.lora_v.A.weight", BLOCK + "ffn.lora_v.B.weight"),
         AddLowRank(BLOCK + "ffn.o_proj.weight", BLOCK + "ffn.lora_o.A.weight", BLOCK + "ffn.lora_o.B.weight"),
-        # Stands for values of zero where sentences are filled up with genes that are not expressed, which the authors do
+        # Stands for values of zero where sentences are filled up with genes that are not expressed: the authors do this
         # in fine-tuning alone.
         Drop("zero_emb"),
         Rename(BINS + "w1.weight", "embed.value.genes.up.weight"),
