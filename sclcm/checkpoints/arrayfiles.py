@@ -23,6 +23,7 @@ _HEADER = re.compile(
 )
 MAX_HEADER = 100_000_000
 _MAX_AXES = 64
+_MAX_TENSORS = 100_000
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -46,7 +47,7 @@ def parse_npy(data: bytes | mmap.mmap, source: str) -> np.ndarray:
     try:
         dtype = array_dtype(code, order)
     except Refusal as refusal:
-        msg = f"`{source}` holds an array that is not of plain numbers or text: {refusal}. {_OBJECTS}"
+        msg = f"`{source}` holds an array that is not of plain numbers or text: {refusal}. {_OBJECTS}."
         raise UnsafeFileError(msg) from refusal
     count = math.prod(shape)
     if len(data) - start != count * dtype.itemsize:
@@ -112,6 +113,9 @@ def check_safetensors(path: Path, parse: Callable[[bytes, str], Any]) -> None:
     if not isinstance(header, dict):
         msg = f"`{path}` is no safetensors file: its header is no JSON object."
         raise FormatError(msg)
+    if len(header) > _MAX_TENSORS:
+        msg = f"`{path}` names {len(header):,} tensors; a checkpoint has at most {_MAX_TENSORS:,}."
+        raise UnsafeFileError(msg)
     spans = sorted((*_span(name, entry, path), name) for name, entry in header.items() if name != "__metadata__")
     at = 0
     for start, stop, name in spans:

@@ -1,17 +1,24 @@
-"""Names out of an HDF5 file of AnnData, without reading anything else of it or following it anywhere."""
+"""HDF5 files of AnnData: the names of features, read without anything else; and the check of a whole file."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError
+from sclcm.checkpoints.readers import require_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import h5py
+    import numpy as np
 
 _MAX_NAMES = 1_000_000
 _MAX_BYTES = 64 << 20
+_MAX_RATIO = 64  # of what a file unfolds to, to its size
+_MAX_OBJECTS = 100_000
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 # What h5py raises on damaged files.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, UnicodeDecodeError)
@@ -39,10 +46,7 @@ def read_var_names(path: str | Path) -> list[str]:
     import h5py
 
     path = Path(path)
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            msg = f"`{path}` is no HDF5 file, such as anndata writes. Get the file from its authors."
-            raise FormatError(msg)
+    _check_start(path)
     try:
         with h5py.File(path, "r") as content:
             names = _names(content, path)
@@ -55,6 +59,14 @@ def read_var_names(path: str | Path) -> list[str]:
         msg = f"`{path}` names no features in `var`. Get the file from its authors."
         raise FormatError(msg)
     return names
+
+
+def _check_start(path: Path) -> None:
+    require_file(path)
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            msg = f"`{path}` is no HDF5 file, such as anndata writes. Get the file from its authors."
+            raise FormatError(msg)
 
 
 def _names(content: h5py.File, path: Path) -> list[str]:
@@ -95,11 +107,87 @@ def _texts(stored: h5py.Dataset, path: Path, field: str | None) -> list[str]:
     if stored.ndim != 1 or stored.shape[0] > _MAX_NAMES or stored.nbytes > _MAX_BYTES:
         msg = f"`{path}` holds names of shape {stored.shape}; a list of genes has at most {_MAX_NAMES:,}."
         raise UnsafeFileError(msg)
-    values = (stored[:] if field is None else stored[field]).tolist()
+    values = [value for block in _blocks(stored, path, field) for value in block.tolist()]
     names = [value.decode() if isinstance(value, bytes) else value for value in values]
     if not all(isinstance(name, str) for name in names):
         _damaged(path, "names its features by something else than text")
     return names
+
+
+def _blocks(stored: h5py.Dataset, path: Path, field: str | None = None) -> Iterator[np.ndarray]:
+    """Read a list of texts piece by piece; refuse one in which many entries are the same long text."""
+    n_rows = stored.shape[0]
+    step = max(1, _MAX_BYTES // max(path.stat().st_size, 1))  # no text is longer than the file that holds it
+    total = 0
+    for start in range(0, n_rows, step):
+        block = stored[start : start + step]
+        yield (block := block if field is None else block[field])
+        total += sum(len(value) for value in block.tolist() if isinstance(value, (str, bytes)))
+        if total > _MAX_BYTES:
+            msg = f"`{path}` unfolds to texts of more than {_MAX_BYTES:,} bytes. Get the file from its authors."
+            raise UnsafeFileError(msg)
+
+
+# ---- whole files ----
+
+
+def check_h5(path: str | Path) -> None:
+    """Refuse an HDF5 file that points to anything outside it, or unfolds to far more than it holds.
+
+    Raises
+    ------
+    FormatError
+        The file is no HDF5 file, or damaged.
+    UnsafeFileError
+        It holds links or data in other places, or announces more numbers than it could hold.
+    """
+    import h5py
+
+    path = Path(path)
+    _check_start(path)
+    try:
+        with h5py.File(path, "r") as content:
+            _check_members(content, path)
+    except (FormatError, UnsafeFileError):
+        raise
+    except _UNREADABLE as error:
+        msg = f"`{path}` is a damaged HDF5 file ({error}). Download or copy the file again."
+        raise FormatError(msg) from error
+
+
+def _check_members(content: h5py.File, path: Path) -> None:
+    import h5py
+
+    room = _MAX_RATIO * path.stat().st_size + _MAX_BYTES
+    groups, seen = [content["/"]], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            found = _own(group, name, path)
+            address = h5py.h5o.get_info(found.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(found, h5py.Group):
+                groups.append(found)
+            elif isinstance(found, h5py.Dataset):
+                room -= _weight(found, path)
+            if room < 0 or len(seen) > _MAX_OBJECTS:
+                msg = f"`{path}` announces far more data than it holds. Get the file from its authors."
+                raise UnsafeFileError(msg)
+
+
+def _weight(stored: h5py.Dataset, path: Path) -> int:
+    """Return the bytes that reading a data set takes, of a chunk of it at least; texts are looked at."""
+    import h5py
+
+    sides = [stored.shape or (), stored.chunks or ()]
+    weight = max(math.prod(side) for side in sides) * stored.dtype.itemsize
+    text = h5py.check_string_dtype(stored.dtype)
+    if text is not None and text.length is None and len(sides[0]) == 1 and weight <= _MAX_RATIO * _MAX_BYTES:
+        for _ in _blocks(stored, path):
+            pass
+    return weight
 
 
 def _foreign(path: Path, name: str) -> NoReturn:

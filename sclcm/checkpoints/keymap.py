@@ -125,6 +125,9 @@ class Transpose:
 
     def forward(self, state: State) -> State:
         renamed = Rename(self.source, self.target).forward(state)
+        if misshapen := [tuple(tensor.shape) for tensor in renamed.values() if tensor.ndim != 2]:
+            msg = f"The checkpoint has a tensor of shape {misshapen[0]!r} for {self}; expected a matrix."
+            raise KeyMapError(msg)
         return {name: tensor.t().contiguous() for name, tensor in renamed.items()}
 
     def backward(self, state: State) -> State:
@@ -312,7 +315,7 @@ class KeyMap:
         left, idle = dict(upstream), []
         ours: State = {}
         for rule in self.rules:
-            found = rule.forward(left)
+            found = _apply(rule, left)
             if not found and not rule.optional:
                 idle.append(rule)
             ours |= found
@@ -340,3 +343,12 @@ class KeyMap:
             msg = f"No rule writes these tensors back: {', '.join(map(repr, sorted(left)))}."
             raise KeyMapError(msg)
         return upstream
+
+
+def _apply(rule: KeyRule, left: State) -> State:
+    """Apply a rule; what torch says of tensors that it cannot be applied to becomes a `KeyMapError`."""
+    try:
+        return rule.forward(left)
+    except (RuntimeError, IndexError) as error:
+        msg = f"The checkpoint's tensors do not have the shapes and types that {rule} is for: {error}"
+        raise KeyMapError(msg) from error

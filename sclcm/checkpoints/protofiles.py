@@ -114,7 +114,8 @@ class _Pending:
         kind = np.dtype(_DTYPES[self.dtype])
         # A scalar is written without a shape, or with that of nothing at all.
         dims = () if self.dims == (0,) and self.size == kind.itemsize else self.dims
-        if math.prod(dims) * kind.itemsize != self.size:
+        room = math.prod(max(size, 1) for size in dims) * kind.itemsize  # numpy lays out what has no elements, too
+        if math.prod(dims) * kind.itemsize != self.size or room >= 1 << 62:
             what = f"the tensor `{shorten(self.name)}` {self.size:,} bytes, which do not fit its type {self.dtype}"
             _refuse(path, f"gives {what} and shape {dims}")
         memory = bytearray().join(self.pieces)

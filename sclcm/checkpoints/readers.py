@@ -269,8 +269,9 @@ def _flat_tensors(value: Any, path: Path, keys: tuple[str, ...]) -> dict[str, to
 
     for i, key in enumerate(keys):
         if not isinstance(value, dict) or key not in value:
-            msg = f"`{path}` has no key {key!r} under {keys[:i]}; it holds {_some(value)}."
-            raise KeyError(msg)
+            under = f" under {'/'.join(map(str, keys[:i]))!r}" if i else ""
+            msg = f"`{path}` has no key {key!r}{under}; it holds {_some(value)}. Get the file from its authors."
+            raise FormatError(msg)
         value = value[key]
     if not isinstance(value, dict) or not value:
         msg = f"`{path}` holds {_some(value)} instead of a dictionary of tensors. Name where they are with `key`."

@@ -59,9 +59,9 @@ def read_gene_list(source: GeneList, release: Files) -> GeneVocabulary:
     header, *rows = read_table(release.file(source.files), delimiter=source.delimiter)
     asked = [source.column] + ([] if source.number is None else [source.number])
     if missing := [name for name in asked if name not in header]:
-        _refuse(missing[0], f"is none of the columns, which are {header!r}; it")
+        _refuse(missing[0], f"is none of the columns, which are {header!r}")
     if short := [i for i, row in enumerate(rows) if len(row) != len(header)]:
-        _refuse(source.column, f"cannot be read in row {short[0]}, which has {len(rows[short[0]])} columns; it")
+        _refuse(source.column, f"cannot be read in row {short[0]}, which has {len(rows[short[0]])} columns")
     genes = [row[header.index(source.column)] for row in rows]
     if source.number is not None:
         numbers = [row[header.index(source.number)] for row in rows]

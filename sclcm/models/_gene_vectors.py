@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 OWN = "vectors"
 PAD = "<pad>"
+_MOST_GENES_OF_ONE = 16
 
 
 # ---- files ----
@@ -80,13 +81,19 @@ def stack_vectors(table: Mapping[str, Any], genes: Sequence[str], what: str) -> 
     In double precision where the table has it, else in single: thousands of products are added to a cell.
     """
     found = {gene: _as_vector(table[gene], gene, what) for gene in genes if gene in table}
-    widths = {gene: len(vector) for gene, vector in found.items()}
-    if not found or len(set(widths.values())) > 1 or not min(widths.values()):
-        listed = ", ".join(f"{gene!r} has {width}" for gene, width in list(widths.items())[:3]) or "it has none"
+    widths: dict[int, str] = {}  # the first gene of each length
+    for gene, vector in found.items():
+        widths.setdefault(len(vector), gene)
+    if len(widths) != 1 or 0 in widths:
+        listed = ", ".join(f"{widths[width]!r} has {width}" for width in list(widths)[:3]) or "it has none"
         msg = f"{what} must give all genes vectors of one length of 1 or more; {listed}."
         raise ValueError(msg)
     is_single = all(vector.dtype.itemsize <= 4 and vector.dtype.kind == "f" for vector in found.values())
-    out = np.zeros((len(genes), next(iter(widths.values()))), dtype=np.float32 if is_single else np.float64)
+    n_stored = len({id(table[gene]) for gene in found})  # what a file names often, it need not hold often
+    if isinstance(table, dict) and len(found) > _MOST_GENES_OF_ONE * n_stored:
+        msg = f"{what} gives {len(found):,} genes {n_stored:,} vectors; expected about one each. It is damaged."
+        raise ValueError(msg)
+    out = np.zeros((len(genes), next(iter(widths))), dtype=np.float32 if is_single else np.float64)
     for row, gene in enumerate(genes):
         if gene in found:
             out[row] = found[gene]

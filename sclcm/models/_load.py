@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import Given, ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one
+from sclcm.checkpoints.readers import require_file
 from sclcm.models._brief import brief
 from sclcm.models._build import build_lcm, check_places, check_settings, within_places
 from sclcm.models._digest import Digest
@@ -100,6 +101,8 @@ def load(
         return name_or_path.to(here, name_or_path.dtype if dtype == "auto" else dtype)
     path = Path(name_or_path)
     if path.exists():
+        if not path.is_dir():
+            require_file(path)
         return _load_path(path, family, given).to(device, dtype)
     return _load_name(str(name_or_path), given).to(device, dtype)
 
@@ -295,6 +298,13 @@ def load_release(
     weights = weights or find_one(folder, spec.weights)
     release = Release(weights.parent, _dictionary_folders(folder, given))
     release.used.append(weights)
+    with release.named_in_errors():
+        return _read_release(spec, release, name=name, given=given)
+
+
+def _read_release(spec: ModelSpec, release: Release, *, name: str, given: Mapping[str, Any]) -> Pretrained:
+    """Read a release whose weights are found."""
+    weights = release.used[0]
     tensors, config = read_weights(spec, weights, release, given=given)
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
     check_requirements(spec, config)
@@ -309,12 +319,12 @@ def load_release(
     check_settings((encoding, recipes, gene_recipes))
     digest = Digest.of(release.used)
     exact = isinstance(architecture.backbone, NoBackbone)
-    state = {key: t if exact else _as_float(t) for key, t in spec.keys.forward(tensors).items()}
+    state = {key: t if exact else _as_float(t, key) for key, t in spec.keys.forward(tensors).items()}
     lcm = build_lcm(architecture, state)
     check_labels(labels, architecture)
     if not isinstance(spec.vocabulary, LinkedIds):
         n_spare = architecture.gene.n_spare if isinstance(architecture.gene, TableEncoder) else 0
-        _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, folder)
+        _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, weights.parent)
     if isinstance(spec.encoding.max_tokens, Given) and spec.encoding.max_tokens.name not in given:
         encoding = within_places(encoding, architecture)
     check_places(encoding, architecture)
@@ -347,8 +357,11 @@ def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Mapp
     return ReleaseFacts(config=config, shapes={key: tuple(t.shape) for key, t in tensors.items()}, given=given)
 
 
-def _as_float(tensor: Tensor) -> Tensor:
-    """Return weights stored in half precision as float32; others as they are."""
+def _as_float(tensor: Tensor, name: str) -> Tensor:
+    """Return weights stored in half precision as float32; others as they are, but complex numbers are no weights."""
+    if tensor.is_complex():
+        msg = f"The weights {name!r} are complex numbers; the checkpoint is damaged. Get it from its authors."
+        raise ValueError(msg)
     return tensor.float() if tensor.is_floating_point() else tensor
 
 

@@ -7,7 +7,6 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anndata
 import numpy as np
 import torch
 
@@ -30,6 +29,7 @@ from sclcm.models import (
     _measure_lines,
     _measure_translation,
 )
+from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._load import load
 from sclcm.models._measure_input import aligned_input
 from sclcm.models._measure_sets import MEASURES as SET_MEASURES
@@ -115,7 +115,7 @@ class Measurement:
     def on(self, name: str) -> Measurement:
         """Return the measurement of the same checkpoint on another input of the fixture."""
         if name not in self._made:
-            adata = anndata.read_h5ad(self.folder.parent / f"{name}.h5ad")
+            adata = read_fixture_input(self.folder.parent / f"{name}.h5ad")
             how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "run": self.run, "facts": self.facts}
             self._made[name] = Measurement(adata, self.folder, family=self.family, draws=self.draws, **how)
         return self._made[name]

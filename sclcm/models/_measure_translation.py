@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
-import anndata
 import numpy as np
 import torch
 from torch.nn import functional
@@ -13,6 +12,7 @@ from torch.nn import functional
 from sclcm._sizes import as_int
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.engine.infer import to_tensors
+from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._measure_draws import require_shape
 from sclcm.models._pass import open_input
 from sclcm.models._translation import n_places, translate_cells, translation_of
@@ -37,7 +37,7 @@ def proteins(m: Measurement) -> Input:
 
 
 def _proteins(m: Measurement) -> Input:
-    stored = anndata.read_h5ad(m.folder.parent / "input_protein.h5ad")
+    stored = read_fixture_input(m.folder.parent / "input_protein.h5ad")
     if list(stored.obs_names) != list(m.adata.obs_names):
         msg = "The cells of `input_protein.h5ad` are not those of `input.h5ad`."
         raise ValueError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from sclcm._sizes import resolve_sizes
 from sclcm.checkpoints import readers
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.modules import read_module
+from sclcm.checkpoints.plain import FormatError
 from sclcm.checkpoints.readers import read_checkpoint, read_json, read_pickle, read_tensors, sniff
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._gene_bins import read_gene_bins
@@ -45,6 +47,7 @@ from sclcm.zoo._submodels import InSubmodels
 from sclcm.zoo._vocabularies import GeneList, ListedGenes, TokenLists, VarNames, WordVocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -67,7 +70,7 @@ class Release:
         return self.mapping(self._one(self.folder, (pattern,), also))
 
     def dictionary(self, patterns: Sequence[str]) -> Mapping[str, Any]:
-        """Return the dictionary in the one file that fits; `TypeError` if it holds something else."""
+        """Return the dictionary in the one file that fits; `FormatError` if it holds something else."""
         return self.mapping(self._one(self.places[0], patterns, self.places[1:]))
 
     def file(self, patterns: Sequence[str], *, optional: bool = False) -> Path | None:
@@ -91,6 +94,19 @@ class Release:
                 raise
             return own[0]
 
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Add to the message of an error which files were read until then, unless it names one of them."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            text = error.args[0] if len(error.args) == 1 else None
+            if isinstance(text, str) and not any(file.name in text for file in self.used):
+                names = ", ".join(repr(file.name) for file in self.used[:6]) + (", ..." if len(self.used) > 6 else "")
+                stop = "" if text.rstrip().endswith(".") else "."
+                error.args = (f"{text.rstrip()}{stop} Read from {str(self.folder)!r}: {names}.",)
+            raise
+
     def mapping(self, file: Path) -> Mapping[str, Any]:
         """Return the dictionary in a file, read once."""
         if file not in self.used:
@@ -99,8 +115,8 @@ class Release:
             return self._read[file]
         found = read_json(file) if file.suffix == ".json" else read_pickle(file)
         if not isinstance(found, Mapping):
-            msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary."
-            raise TypeError(msg)
+            msg = f"{str(file)!r} holds a {type(found).__name__}; expected a dictionary. Get the file from its authors."
+            raise FormatError(msg)
         self._read[file] = found
         return found
 

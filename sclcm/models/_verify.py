@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import anndata
 import numpy as np
 
 from sclcm.checkpoints.readers import read_array, read_json
+from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._measure import Measurement
 from sclcm.models._release import read_state
 from sclcm.reference._probes import Deferred, MaskedLogits, Probe, find_probe
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from sclcm.zoo._spec import ModelSpec
 
 Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
-
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, AssertionError)
-"""What h5py and anndata raise on damaged files."""
 
 HALF = {"bfloat16": 0.1, "float16": 0.02}
 """Share of the size of an array by which its entries may differ in half precision.
@@ -142,7 +139,7 @@ def _verify_folder(
     expected = cast("dict[str, np.ndarray]", _require_names(read_array(folder / "expected.npz"), "expected.npz"))
     facts = _require_names(read_json(folder / "expected.json", nan=True), "expected.json")
     facts = {name: fact for name, fact in facts.items() if not name.startswith("_")}  # those are remarks
-    adata = _read_input(folder / "input.h5ad")
+    adata = read_fixture_input(folder / "input.h5ad")
     checkpoint = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder  # tables lie beside the input
     yield from _compare_weights(checkpoint, family, prefix)
     measurement = Measurement(
@@ -188,14 +185,6 @@ def _require_names(content: Any, file: str) -> dict[str, Any]:
         msg = f"{file!r} of the fixture holds a {type(content).__name__}; expected entries named after arrays."
         raise ValueError(msg)
     return content
-
-
-def _read_input(file: Path) -> anndata.AnnData:
-    try:
-        return anndata.read_h5ad(file)
-    except _UNREADABLE as error:
-        msg = f"{str(file)!r} cannot be read as an AnnData: {error}. Get the file again."
-        raise ValueError(msg) from error
 
 
 def _tolerance(fact: Any) -> dict[str, float] | None:

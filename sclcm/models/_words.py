@@ -6,6 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from sclcm.checkpoints.plain import FormatError
 from sclcm.genes.vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def read_word_vocabulary(source: WordVocabulary, release: Files) -> GeneVocabula
     words = _entry(content, "model.vocab")
     if not isinstance(words, dict):
         msg = "The tokenizer has no `model.vocab` with its words; the file is damaged. Get it from its authors."
-        raise TypeError(msg)
+        raise FormatError(msg)
     if missing := [token for token in source.specials if token not in words]:
         msg = f"The tokenizer lacks the token {missing[0]!r}; the file is damaged or of another family."
         raise ValueError(msg)

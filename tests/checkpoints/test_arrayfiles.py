@@ -102,6 +102,12 @@ def test_lying_safetensors_headers_are_refused(tmp_path, name):
         read_tensors(safetensors_file(tmp_path / "a.safetensors", LYING_HEADERS[name]))
 
 
+def test_safetensors_files_of_endless_names_are_refused(tmp_path):
+    header = {f"{i}": entry(0, 0, (0,)) for i in range(100_001)}
+    with pytest.raises(UnsafeFileError, match="names 100,001 tensors"):
+        read_tensors(safetensors_file(tmp_path / "a.safetensors", header, b""))
+
+
 @pytest.mark.parametrize("length", [10_000, 1 << 40, (1 << 64) - 1])
 def test_giant_safetensors_headers_are_refused(tmp_path, length):
     with pytest.raises(FormatError, match="truncated"):

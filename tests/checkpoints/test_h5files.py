@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import anndata
@@ -9,8 +10,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
-from sclcm.checkpoints.h5files import read_var_names
+from sclcm.checkpoints.h5files import check_h5, read_var_names
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError
 
 NAMES = ["ENSG00000000003", "ENSMUSG00000000001", "größer"]
@@ -117,3 +119,96 @@ def test_other_and_damaged_files_are_refused(path):
         file["obs"] = 1
     with pytest.raises(FormatError, match="lacks `var`"):
         read_var_names(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+@pytest.mark.parametrize("reader", [read_var_names, check_h5])
+def test_pipe_is_refused_without_waiting_for_it(path, reader):
+    os.mkfifo(path)
+    with pytest.raises(FormatError, match=r"model\.h5ad` is no regular file"):
+        reader(path)
+
+
+def test_texts_that_are_one_long_text_again_and_again_are_refused(path):
+    with h5py.File(path, "w") as file:
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        var.create_dataset("_index", (100_000,), dtype=h5py.string_dtype(), chunks=(1000,), fillvalue="A" * 5000)
+    assert path.stat().st_size < 20_000
+    for reader in (read_var_names, check_h5):
+        with pytest.raises(UnsafeFileError, match=r"unfolds to texts of more than"):
+            reader(path)
+
+
+# ---- whole files ----
+
+
+def test_files_that_anndata_writes_pass_the_check(path):
+    adata = anndata.AnnData(sparse.random(50, 30, 0.2, format="csr"))
+    adata.obs["a"] = pd.Categorical(["x"] * 50)
+    adata.layers["dense"], adata.uns["more"] = np.zeros((50, 30)), {"a": {"b": np.arange(3), "c": "text"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's own
+        adata.write_h5ad(path, compression="gzip")
+    assert check_h5(path) is None
+
+
+def cycle(file):
+    file.create_group("a")["again"] = file["/"]
+
+
+def chunk(file):
+    file.create_dataset("X", (1,), maxshape=(None,), chunks=(1 << 28,), dtype="f8")
+
+
+HOSTILE = {
+    "another file": (lambda file: file.__setitem__("X", h5py.ExternalLink("/etc/passwd", "/")), "in another place"),
+    "soft link to itself": (lambda file: file.__setitem__("X", h5py.SoftLink("/X")), "in another place"),
+    "bytes elsewhere": (
+        lambda file: file.create_dataset("X", (8,), dtype="u1", external=[("/etc/passwd", 0, 8)]),
+        "in another place",
+    ),
+    "numbers without end": (lambda file: file.create_dataset("X", (1 << 40,), dtype="f8", chunks=(9,)), "announces"),
+    "many such": (
+        lambda file: [file.create_dataset(f"{i}", (9000, 999), "f4", chunks=(9, 9)) for i in range(9)],
+        "ann",
+    ),
+    "sides without end": (
+        lambda file: file.create_dataset("X", (1 << 40, 1 << 40), dtype="f8", chunks=(9, 9)),
+        "announces",
+    ),
+    "a chunk of gigabytes": (chunk, "announces"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_file_that_points_elsewhere_or_unfolds_without_end_is_refused(path, name):
+    make, message = HOSTILE[name]
+    with h5py.File(path, "w") as file:
+        make(file)
+    with pytest.raises(UnsafeFileError, match=message):
+        check_h5(path)
+
+
+def test_group_that_holds_itself_ends_the_check(path):
+    with h5py.File(path, "w") as file:
+        cycle(file)
+    assert check_h5(path) is None
+
+
+def test_virtual_data_are_refused(path):
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "X", (4,))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("X", layout)
+    with pytest.raises(UnsafeFileError, match="in another place"):
+        check_h5(path)
+
+
+def test_other_files_are_named_by_the_check(path):
+    path.write_bytes(b"<html>")
+    with pytest.raises(FormatError, match=r"model\.h5ad` is no HDF5 file"):
+        check_h5(path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(3000))
+    with pytest.raises(FormatError, match=r"model\.h5ad` is a damaged HDF5 file"):
+        check_h5(path)

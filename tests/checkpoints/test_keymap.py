@@ -188,6 +188,23 @@ def test_copies_that_differ_are_an_error_that_names_them():
         KeyMap(Tie(("w", "copy", "third"), "o")).forward({"w": A, "copy": A, "third": A[:1]})
 
 
+@pytest.mark.parametrize(
+    ("rule", "shape"),
+    [
+        (Transpose("a", "x"), ()),
+        (Transpose("a", "x"), (2, 2, 2)),
+        (Join(("a", "b"), "x"), ()),
+        (Join(("a", "b"), "x", axis=2), (2, 2)),
+        (Split("a", ("x", "y")), ()),
+        (Split("a", ("x", "y"), axis=2), (2, 2)),
+    ],
+)
+def test_tensors_of_another_shape_than_a_rule_is_for_are_an_error(rule, shape):
+    names = ("a", "b") if isinstance(rule, Join) else ("a",)
+    with pytest.raises(KeyMapError, match=r"'a'"):
+        KeyMap(rule).forward({name: torch.ones(shape) for name in names})
+
+
 def test_join_names_the_parts_that_are_missing():
     with pytest.raises(KeyMapError, match=r"has 'l.1.q' but lacks 'l.1.k', 'l.1.v'"):
         KeyMap(Join(("l.{}.q", "l.{}.k", "l.{}.v"), "o.{}")).forward({"l.1.q": A})

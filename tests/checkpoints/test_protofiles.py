@@ -126,6 +126,7 @@ def test_truncated_file_is_refused(written, stop):
     [
         (entry("a", "Float32", (2, 4), FLOATS.tobytes()), "24 bytes, which do not fit"),
         (entry("a", "Float32", (1 << 40,), FLOATS.tobytes()), "do not fit its type Float32"),
+        (entry("a", "Float32", (0, 1 << 62), b""), "do not fit its type Float32"),
         (entry("a", "Float32", (-2, -3), FLOATS.tobytes()), r"the shape \(-2, -3\)"),
         (entry("a", "Float64", (2, 3), FLOATS.tobytes()), "do not fit its type Float64"),
         (entry("a", "str", (4,), b"text"), "of the type `str`"),

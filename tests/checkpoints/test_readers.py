@@ -112,7 +112,7 @@ def test_nested_checkpoints_are_read_whole_or_by_key(tmp_path):
     same(read_tensors(path, key=("models", "gene", "state_dict")), nested["models"]["gene"]["state_dict"])
     with pytest.raises(FormatError, match=r"Name the dictionary to read with `key`: `state_dict`, `models`"):
         read_tensors(path)
-    with pytest.raises(KeyError, match="has no key 'model'"):
+    with pytest.raises(FormatError, match="has no key 'model'; it holds"):
         read_tensors(path, key="model")
 
 

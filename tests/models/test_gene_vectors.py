@@ -208,7 +208,8 @@ def test_each_family_reads_its_own_table(folder):
     ("content", "message"),
     [
         ({"A": "text"}, "something else than numbers for 'A'"),
-        ({"A": [1.0], "B": [1.0, 2.0]}, "vectors of one length"),
+        ({"A": [1.0], "B": [1.0], "C": [1.0, 2.0]}, "vectors of one length of 1 or more; 'A' has 1, 'C' has 2"),
+        (dict.fromkeys(map(str, range(100)), np.ones(1000)), "gives 100 genes 1 vectors"),
         ({"A": [float("inf")]}, "not finite"),
         ([1, 2], "holds a list; expected a dictionary"),
     ],

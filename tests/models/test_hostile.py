@@ -274,3 +274,33 @@ class Example:
 def test_component_with_a_field_of_the_wrong_type_is_named():
     with pytest.raises(ValueError, match=r"`n_tokens` of the model's TableEncoder is 'many'"):
         from_json({"type": "TableEncoder", "n_tokens": "many"})
+
+
+# ---- errors say which files were read ----
+
+
+def test_error_of_a_tensor_names_the_files_that_were_read(release):
+    folder = release()
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    for wrong in (tensors[name][None], torch.zeros(()), tensors[name].to(torch.complex64)):
+        save_file({**tensors, name: wrong.contiguous()}, file)
+        with pytest.raises(ValueError, match=r"Read from '.*release': 'model\.safetensors', 'config\.json'"):
+            load(folder, family="geneformer", device="cpu")
+
+
+def test_error_of_a_vocabulary_names_its_file(release):
+    folder = release()
+    (file,) = folder.glob("token_dictionary*.pkl")
+    tokens = pickle.loads(file.read_bytes())
+    file.write_bytes(pickle.dumps({**tokens, "ENSG00000000003": -4}, 4))
+    with pytest.raises(ValueError, match=rf"to 2147483647\. Read from .*{file.name}"):
+        load(folder, device="cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_pipe_is_not_taken_for_the_folder_that_it_lies_in(saved):
+    os.mkfifo(saved / "pipe")
+    with pytest.raises(FormatError, match=r"pipe` is no regular file"):
+        load(saved / "pipe")

@@ -241,7 +241,7 @@ def test_two_dictionaries_of_a_kind_are_refused(release, reference):
 def test_dictionary_that_is_none_is_refused(release):
     folder = release()
     change_pickle(folder, "token_dictionary", list)
-    with pytest.raises(TypeError, match=r"token_dictionary.* holds a list; expected a dictionary"):
+    with pytest.raises(ValueError, match=r"token_dictionary.* holds a list; expected a dictionary"):
         load(folder)
 
 
