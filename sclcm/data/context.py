@@ -23,6 +23,14 @@ Conditions: TypeAlias = Mapping[str, str | int | None]
 logger = logging.getLogger("sclcm")
 
 
+def said_conditions(conditions: Conditions | None) -> dict[str, str | int | None]:
+    """Return what a caller says of the cells, as a dictionary that may be changed; `TypeError` if it is none."""
+    if conditions is not None and not isinstance(conditions, Mapping):
+        msg = f"`conditions` is {conditions!r}; expected a dictionary, such as `{{'species': 'human'}}`, or None."
+        raise TypeError(msg)
+    return dict(conditions or {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Known:
     """The values that a condition may have.
@@ -102,7 +110,7 @@ def cell_context(
     ValueError
         A value is unknown or missing; the message lists those that are known.
     """
-    said = dict(conditions or {})
+    said = said_conditions(conditions)
     names = [*(token.name for token in encoding.context_used), *(choice.name for choice in encoding.choices)]
     if unknown := [name for name in said if name not in names]:
         takes = ", ".join(map(repr, names)) or "none"

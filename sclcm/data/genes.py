@@ -6,6 +6,8 @@ what two Ensembl ids of one symbol, or a gene and its alternative contig, call f
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -29,6 +31,10 @@ _KNOWN_COLUMNS = (
     *("feature_name", "gene_symbol", "gene_symbols", "gene_name", "gene_names", "symbol", "symbols", "hgnc_symbol"),
 )
 _GOOD_ENOUGH = 0.9  # of the best candidate's features: an earlier candidate is then preferred
+_GENOME = re.compile(r"(?:GRC[a-z]|hg|mm|rn|CHM)\d+[^_\s]*_+")
+_GENOMES = {"human": ("GRCh", "hg", "CHM"), "mouse": ("GRCm", "mm")}
+_VERSION = re.compile(r"ENS[A-Z]*G\d{11}\.\d+")
+_MANY = 0.1  # of the names
 _MUCH_OF_VOCABULARY = 0.5  # data that has so much of it may have many other genes
 
 
@@ -72,9 +78,12 @@ def choose_gene_names(
 
 
 def gene_names(var: pd.DataFrame, gene_key: str) -> list[str]:
-    """Return a column of var, or its index for `"var_names"`, as str; missing names are empty."""
-    if gene_key in var.columns:
+    """Return a column of var, or its index for `"var_names"`, as str without blanks around; missing names are empty."""
+    if pd.api.types.is_hashable(gene_key) and gene_key in var.columns:
         names = var[gene_key]
+        if isinstance(names, pd.DataFrame):
+            msg = f"var has {names.shape[1]} columns {gene_key!r}; rename all but one, or pass another as `gene_key`"
+            raise ValueError(msg)
     elif gene_key == VAR_NAMES:
         names = var.index.to_series()
     else:
@@ -84,7 +93,7 @@ def gene_names(var: pd.DataFrame, gene_key: str) -> list[str]:
         )
         raise ValueError(msg)
     is_missing = names.isna().to_numpy()
-    listed = [str(name) for name in names.tolist()]
+    listed = [str(name).strip() for name in names.tolist()]
     for i in np.flatnonzero(is_missing).tolist():
         listed[i] = ""
     return listed
@@ -97,7 +106,8 @@ def candidate_columns(var: pd.DataFrame, preferred: Sequence[str]) -> Iterator[s
     columns = [column for column in preferred if column in var.columns]
     # A column that is itself called `var_names` would shadow the index; it is an odd name for anything else.
     for key in dict.fromkeys([*columns, VAR_NAMES, *known]):
-        if key == VAR_NAMES or not pd.api.types.is_numeric_dtype(var[key]):
+        column = var[key] if key in var.columns else None
+        if column is None or (isinstance(column, pd.Series) and not pd.api.types.is_numeric_dtype(column)):
             yield key
 
 
@@ -145,6 +155,7 @@ def require_overlap(
         f"{model!r} knows {report.n_matched:,} of the {report.n_var:,} genes of the data, expected {floor}. Genes of "
         f"the data are named {_examples(listed)}, of the model {_examples(vocabulary.features)}; pass `gene_key`, the "
         f"column of var that holds {_kind(vocabulary)}, or {remedy} if the data has few genes on purpose"
+        f"{_hint_of_genome(listed, vocabulary) or _hint_of_version(listed, alignment)}"
         f"{_hint_of_species(listed, alignment, vocabulary)}"
     )
     raise ValueError(msg)
@@ -166,6 +177,31 @@ def _by_orthologs(species: str | None, vocabulary: GeneVocabulary) -> str:
         return ""
     keep = ", unmapped='keep'" if species in vocabulary.species else ""
     return f": `adata = sclcm.pp.map_orthologs(adata, to={mine!r}{keep})`"
+
+
+def _hint_of_genome(names: list[str], vocabulary: GeneVocabulary) -> str:
+    """Names that were aligned to several genomes begin with the one they are of: say how to take the right ones."""
+    counted = Counter(found[0] for name in names if (found := _GENOME.match(name)))
+    own = [genome for genome, _ in counted.most_common() if genome.startswith(_GENOMES.get(vocabulary.species[0], ()))]
+    genome = next(iter([*own, *counted]), "")
+    if counted[genome] < _MANY * len(names) or not genome:
+        return ""
+    return (
+        f". {counted[genome]:,} of them begin with {genome!r}, a genome: keep those, without it, by "
+        f"`adata = adata[:, adata.var_names.str.startswith({genome!r})].copy()` and "
+        f"`adata.var_names = adata.var_names.str.removeprefix({genome!r})`"
+    )
+
+
+def _hint_of_version(names: list[str], alignment: GeneAlignment) -> str:
+    """Some authors' own map knows ids without a version alone: say how to take it off."""
+    n_versions = sum(
+        feature < 0 and _VERSION.fullmatch(name) is not None
+        for name, feature in zip(names, alignment.feature_of_var.tolist(), strict=True)
+    )
+    if n_versions < _MANY * len(names):
+        return ""
+    return f". {n_versions:,} are ids with a version; without it, by `adata = sclcm.pp.unify_genes(adata)`, they may be"
 
 
 def _hint_of_species(names: list[str], alignment: GeneAlignment, vocabulary: GeneVocabulary) -> str:

@@ -66,7 +66,7 @@ def open_rows(array: Any, *, name: str) -> RowTaker:
     if is_dask(array) and array.numblocks[1] > 1 and array.numblocks[0] == 1:
         return _ColumnOrderedRows(array, lambda lo, hi: _compute(array[:, lo:hi]), name=name)
     if sparse.issparse(array):
-        return _InMemoryRows(array)
+        return _InMemoryRows(in_native_order(array))
     return lambda start, stop: as_canonical_csr(array[start:stop], name=name)
 
 
@@ -91,7 +91,7 @@ def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
     _check_type(block, name=name)
     dtype = np.float32 if block.dtype.char in _EXACT_IN_FLOAT32 else np.float64
     if sparse.issparse(block):
-        rows = block.tocsr()
+        rows = in_native_order(block).tocsr()
         stored = (rows.data.astype(dtype), rows.indices.copy(), rows.indptr.copy())
         canonical = csr_matrix(stored, shape=rows.shape)
     else:
@@ -102,6 +102,15 @@ def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
     if not canonical.data.all():
         canonical.eliminate_zeros()
     return canonical
+
+
+def in_native_order(matrix: Any) -> Any:
+    """Return a sparse matrix whose numbers are stored as this machine stores them: scipy computes with no others."""
+    parts = [getattr(matrix, part, None) for part in ("data", "indices", "indptr")]
+    if all(not isinstance(part, np.ndarray) or part.dtype.isnative for part in parts):
+        return matrix
+    native = [part.astype(part.dtype.newbyteorder("=")) for part in parts if isinstance(part, np.ndarray)]
+    return type(matrix)(tuple(native), shape=matrix.shape)
 
 
 def cut_rows(rows: Any, start: int, stop: int) -> csr_matrix:

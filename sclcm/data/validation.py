@@ -19,6 +19,8 @@ Check = Literal["counts", "log1p", "any"]
 _HIGHEST_LOG1P = 9.211
 """Just above log1p of 10,000."""
 
+_HIGHEST = float(np.finfo(np.float32).max)
+
 _UNITS = {
     "counts": "raw counts",
     "log1p": "log1p of counts per 10,000",
@@ -51,10 +53,16 @@ def check_values(
     row = int(np.searchsorted(rows.indptr, position, side="right")) - 1
     cell, gene = source.obs_names[start + row], source.var.index[rows.indices[position]]
     msg = (
-        f"`{source.name}` holds {value:.6g} (cell {str(cell)!r}, gene {str(gene)!r}), {wrong}. {consumer} needs "
+        f"`{source.name}` holds {_shown(value)} (cell {str(cell)!r}, gene {str(gene)!r}), {wrong}. {consumer} needs "
         f"{_UNITS[check]}; {LOG1P_REMEDY if check == 'log1p' and value > 0 else _remedy(source, value)}"
     )
     raise ValueError(msg)
+
+
+def _shown(value: float) -> str:
+    """Write a number in six digits, or in as many as tell it from a whole number."""
+    short = f"{value:.6g}"
+    return short if not np.isfinite(value) or value == np.rint(value) or float(short) != np.rint(value) else repr(value)
 
 
 LOG1P_REMEDY = "of raw counts, `sc.pp.normalize_total(adata, target_sum=1e4)` and `sc.pp.log1p(adata)` make them"
@@ -86,6 +94,8 @@ def _first_wrong(values: np.ndarray, check: Check) -> tuple[int | None, str]:
         return int(np.flatnonzero(~np.isfinite(values))[0]), "which is no number to compute with"
     if low < 0:
         return int(np.flatnonzero(values < 0)[0]), "which is negative"
+    if high > _HIGHEST:
+        return int(values.argmax()), "more than any number of float32"
     wrong, what = np.zeros(0, dtype=bool), ""
     if check == "log1p" and high > _HIGHEST_LOG1P:
         wrong, what = values > _HIGHEST_LOG1P, "more than log1p of 10,000"

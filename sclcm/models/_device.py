@@ -28,11 +28,11 @@ def choose_device(device: str | torch.device) -> torch.device:
 def _existing(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         msg = f"`device` is {device!r}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ..."
         raise ValueError(msg) from error
     try:
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=chosen).tolist()  # which the device without memory, 'meta', cannot give
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         msg = f"`device` is {str(device)!r}, but this PyTorch finds no such device; use 'auto' or 'cpu'."
         raise ValueError(msg) from error

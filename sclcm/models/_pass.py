@@ -15,13 +15,14 @@ from tqdm import tqdm
 from sclcm._settings import settings
 from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
+from sclcm.data.context import said_conditions
 from sclcm.data.genes import choose_gene_names, require_overlap
 from sclcm.data.matrix import MatrixSource, choose_matrix
 from sclcm.data.sampling import sample_rows
 from sclcm.data.species import number_species, own_genes, species_of_data
 from sclcm.data.stream import ChunkReader, RowBlock
 from sclcm.data.validation import refuse_counts
-from sclcm.data.verdicts import judge
+from sclcm.data.verdicts import are_counts, judge
 from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.encoding.normalize import LogNormalizeToMedian
 from sclcm.encoding.sentences import fill_up
@@ -285,7 +286,7 @@ def open_input(
     """
     sets = choose_sets(adata, pretrained, batch_key) if check_fit else None
     batches = choose_conditions(adata, pretrained, batch_key) if check_fit and sets is None else None
-    said = dict(conditions or {})
+    said = said_conditions(conditions)
     species = said.pop("species", None) if pretrained.reads_species else None
     context = choose_context(adata, pretrained, said)
     check_random_state(random_state)
@@ -349,7 +350,7 @@ def check_random_state(random_state: int) -> None:
 def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:
     """Integers may still be no single cells; other matrices are refused when they are read."""
     _, rows = sample_rows(source, 256)
-    if judge(rows).kind == "bulk":
+    if judge(rows).kind == "bulk" and (pretrained.needs != "counts" or are_counts(rows.data)):
         msg = (
             f"{source.name} holds bulk samples by its totals (see `sclcm.pp.check_counts`); {pretrained.name!r} was "
             "trained on single cells, so its vectors of them mean little."

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
+from sclcm.data.context import said_conditions
 from sclcm.data.genes import candidate_columns, choose_gene_names, gene_names
 from sclcm.data.species import species_name
 from sclcm.genes.species import species_of_ids
@@ -53,7 +54,7 @@ def fit_species(
     -------
     The model, and the conditions that are left to it.
     """
-    left = dict(conditions or {})
+    left = said_conditions(conditions)
     if not pretrained.vocabulary.siblings:
         return pretrained, left
     said = left.pop("species", None)

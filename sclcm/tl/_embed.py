@@ -22,7 +22,7 @@ from sclcm.nn.table_configs import ExpressionSum
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -138,7 +138,7 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
         one_pass(data, pretrained, [reducer], batch_size=batch_size, n_places=pretrained.places(recipe), **how)
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
-    _warn_of_short_cells(data, np.flatnonzero(np.isnan(out).any(1)))
+    _warn_of_short_cells(data, pretrained, np.flatnonzero(np.isnan(out).any(1)))
     return out
 
 
@@ -146,21 +146,32 @@ def warn_of_empty_cells(data: Input, pretrained: Pretrained, what: str) -> None:
     """Warn of cells without a known gene, and say what became of them."""
     if not data.empty_cells:
         return
-    first = ", ".join(map(repr, data.source.obs_names[data.empty_cells[:3]]))
+    first = _first(data, data.empty_cells)
     msg = (
-        f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}, ...); {what}. Remove "
+        f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}); {what}. Remove "
         "them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
     )
     warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def _warn_of_short_cells(data: Input, rows: np.ndarray) -> None:
-    """Warn of cells with fewer tokens than the pooling of a recipe needs."""
+def _first(data: Input, rows: Sequence[int] | np.ndarray) -> str:
+    """Name the first cells of some rows."""
+    return ", ".join(map(repr, map(str, data.source.obs_names[rows[:3]]))) + (", ..." if len(rows) > 3 else "")
+
+
+def _warn_of_short_cells(data: Input, pretrained: Pretrained, rows: np.ndarray) -> None:
+    """Warn of cells with fewer tokens than the pooling of a recipe needs; broken weights are another reason for NaN."""
     if not len(rows):
         return
-    first = ", ".join(map(repr, data.source.obs_names[rows[:3]]))
+    if broken := [name for name, weights in pretrained.lcm.named_parameters() if not weights.isfinite().all()]:
+        msg = (
+            f"The weights of {pretrained.name!r} hold numbers that are not finite, such as in {broken[0]!r}; its files "
+            "are damaged. Get them again."
+        )
+        raise ValueError(msg)
+    first = _first(data, rows)
     msg = (
-        f"{len(rows)} cells have too few tokens for the pooling of this recipe ({first}, ...); their rows are NaN. "
+        f"{len(rows)} cells have too few tokens for the pooling of this recipe ({first}); their rows are NaN. "
         "Remove them by `sc.pp.filter_cells(adata, min_genes=3)`."
     )
     warnings.warn(msg, UserWarning, stacklevel=4)
