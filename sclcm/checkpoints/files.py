@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def sha256_of(path: str | Path) -> str:
@@ -85,6 +86,20 @@ def _listing(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return (", ".join(f"`{name}`" for name in names[:12]) or "nothing") + more
+
+
+@contextmanager
+def named_in_errors(folder: Path, files: Sequence[Path]) -> Iterator[None]:
+    """Add to the message of an error which files of a folder were read until then, unless it names one of them."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        text = error.args[0] if len(error.args) == 1 else None
+        if isinstance(text, str) and not any(file.name in text for file in files):
+            names = ", ".join(repr(file.name) for file in files[:6]) + (", ..." if len(files) > 6 else "")
+            stop = "" if text.rstrip().endswith(".") else "."
+            error.args = (f"{text.rstrip()}{stop} Read from {str(folder)!r}: {names}.",)
+        raise
 
 
 def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sclcm.checkpoints.h5texts import check_texts, is_text
 from sclcm.checkpoints.plain import FormatError, UnsafeFileError
 from sclcm.checkpoints.readers import require_file
 
@@ -98,9 +99,18 @@ def _own(group: h5py.Group, name: str, path: Path) -> Any:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         _foreign(path, name)
     found = group[name]
-    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
-        _foreign(path, name)
+    if isinstance(found, h5py.Dataset):
+        if found.is_virtual or found.external:
+            _foreign(path, name)
+        _check_pieces(found, path)
     return found
+
+
+def _check_pieces(stored: h5py.Dataset, path: Path) -> None:
+    """Refuse pieces that are larger than the file: HDF5 makes room for one before it looks for it."""
+    size = path.stat().st_size
+    if stored.chunks is not None and stored.id.chunk_iter(lambda chunk: chunk.size > size or None):
+        _damaged(path, f"has a piece of `{stored.name}` of more bytes than the file")
 
 
 def _texts(stored: h5py.Dataset, path: Path, field: str | None) -> list[str]:
@@ -116,6 +126,7 @@ def _texts(stored: h5py.Dataset, path: Path, field: str | None) -> list[str]:
 
 def _blocks(stored: h5py.Dataset, path: Path, field: str | None = None) -> Iterator[np.ndarray]:
     """Read a list of texts piece by piece; refuse one in which many entries are the same long text."""
+    check_texts(stored, path, room=_MAX_BYTES)
     n_rows = stored.shape[0]
     step = max(1, _MAX_BYTES // max(path.stat().st_size, 1))  # no text is longer than the file that holds it
     total = 0
@@ -179,14 +190,13 @@ def _check_members(content: h5py.File, path: Path) -> None:
 
 def _weight(stored: h5py.Dataset, path: Path) -> int:
     """Return the bytes that reading a data set takes, of a chunk of it at least; texts are looked at."""
-    import h5py
-
     sides = [stored.shape or (), stored.chunks or ()]
     weight = max(math.prod(side) for side in sides) * stored.dtype.itemsize
-    text = h5py.check_string_dtype(stored.dtype)
-    if text is not None and text.length is None and len(sides[0]) == 1 and weight <= _MAX_RATIO * _MAX_BYTES:
-        for _ in _blocks(stored, path):
-            pass
+    if weight <= _MAX_RATIO * _MAX_BYTES:
+        check_texts(stored, path, room=_MAX_RATIO * _MAX_BYTES)
+        if is_text(stored.dtype) and len(sides[0]) == 1:
+            for _ in _blocks(stored, path):
+                pass
     return weight
 
 

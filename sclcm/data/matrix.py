@@ -118,8 +118,13 @@ def open_matrix(adata: AnnData, *, layer: str | None = None, use_raw: bool = Fal
 
 def choices(adata: AnnData) -> list[tuple[str | None, bool]]:
     """List `layer` and `use_raw` of every matrix that the AnnData holds over its cells."""
-    of_x: list[tuple[str | None, bool]] = [] if adata.X is None else [(None, False)]
+    of_x: list[tuple[str | None, bool]] = [] if _lacks_x(adata) else [(None, False)]
     return of_x + [(layer, False) for layer in layer_names(adata)] + ([] if adata.raw is None else [(None, True)])
+
+
+def _lacks_x(adata: AnnData) -> bool:
+    """Whether there is no `.X`; that of a view of a file is not read to tell."""
+    return not (adata.isbacked and adata.is_view) and adata.X is None
 
 
 def layer_names(adata: AnnData) -> list[str]:
@@ -134,7 +139,9 @@ def as_frame(table: Any) -> pd.DataFrame:
 
 def _open(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str, may_slice: bool) -> RowTaker:
     """Open the matrix itself; of a view only the rows in hand are copied, where anndata can do that."""
-    if not adata.is_view or adata.isbacked or not may_slice or not adata.n_obs:
+    if adata.isbacked and adata.is_view:
+        return open_rows(_of_file(adata, pick, name=name), name=name)
+    if not adata.is_view or not may_slice or not adata.n_obs:
         return open_rows(pick(adata), name=name)
     sample = pick(adata[:1])
     if is_dask(sample) or (sparse.issparse(sample) and sample.format != "csr"):
@@ -144,6 +151,18 @@ def _open(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str, may_slic
         return open_rows(pick(adata[start:stop]), name=name)(0, stop - start)
 
     return take
+
+
+def _of_file(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str) -> Any:
+    """Read the matrix of a view of a file; not every order of rows is one that anndata can read from it."""
+    try:
+        return pick(adata)
+    except ValueError as error:
+        msg = (
+            f"anndata cannot read {name} of this view of a file ({error}); read the whole file into memory before you "
+            "choose its rows, as by `anndata.read_h5ad(path)[::-1]`"
+        )
+        raise ValueError(msg) from error
 
 
 def check_adata(adata: Any) -> None:
@@ -166,7 +185,7 @@ def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
             "`use_raw=True`, but `adata.raw` is missing; leave `use_raw` out, or set `adata.raw` before dropping genes"
         )
         raise ValueError(msg)
-    if layer is None and not use_raw and adata.X is None:
+    if layer is None and not use_raw and _lacks_x(adata):
         msg = f"`.X` is missing; {_other_places(adata)}"
         raise ValueError(msg)
 

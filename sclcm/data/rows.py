@@ -60,7 +60,7 @@ def open_rows(array: Any, *, name: str) -> RowTaker:
     """
     if isinstance(array, CSRDataset):
         return _StoredRows(array, name=name)
-    _check_type(array, name=name)
+    check_type(array, name=name)
     if isinstance(array, CSCDataset):
         return _ColumnOrderedRows(array, lambda lo, hi: array[:, lo:hi], name=name)
     if is_dask(array) and array.numblocks[1] > 1 and array.numblocks[0] == 1:
@@ -88,7 +88,7 @@ def as_canonical_csr(block: Any, *, name: str) -> csr_matrix:
     Small integers, bools and half precision become float32, which holds them exactly; everything else float64.
     """
     block = _compute(block) if is_dask(block) else block
-    _check_type(block, name=name)
+    check_type(block, name=name)
     dtype = np.float32 if block.dtype.char in _EXACT_IN_FLOAT32 else np.float64
     if sparse.issparse(block):
         rows = in_native_order(block).tocsr()
@@ -129,7 +129,8 @@ def sort_columns(rows: csr_matrix) -> csr_matrix:
     return csr_matrix(rows.tocsc().tocsr())
 
 
-def _check_type(array: Any, *, name: str) -> None:
+def check_type(array: Any, *, name: str) -> None:
+    """Refuse what is no matrix of numbers; `TypeError` says what it is."""
     if isinstance(array, np.ma.MaskedArray):
         msg = f"{name} is a masked array, and a masked count is neither a number nor zero; fill it, `.filled(0)`"
         raise TypeError(msg)
@@ -178,7 +179,7 @@ class _StoredRows:
     def __init__(self, array: CSRDataset, *, name: str) -> None:
         # The first to open a data set decides how large its cache is: open them before anybody looks at their type.
         self._opened = [open_with_small_cache(array.group, part) for part in ("data", "indices")]
-        _check_type(array, name=name)
+        check_type(array, name=name)
         self._array, self._name = array, name
 
     def __call__(self, start: int, stop: int) -> csr_matrix:

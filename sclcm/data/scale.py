@@ -84,13 +84,13 @@ class Precision:
 
 def precision_of(values: np.ndarray) -> Precision:
     """Tell the precision of stored values: that of float32 or half precision, or of a few decimals."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused when it is read
         is_half = np.array_equal(values.astype(np.float16), values)
-    relative = 2.0**-11 if is_half else _FLOAT32
-    for decimals in range(1, 5):
-        shifted = values * 10.0**decimals
-        if np.all(np.abs(shifted - np.rint(shifted)) <= 2 * _FLOAT32 * np.abs(shifted)):
-            return Precision(relative=relative, absolute=0.5 * 10.0**-decimals)
+        relative = 2.0**-11 if is_half else _FLOAT32
+        for decimals in range(1, 5):
+            shifted = values * 10.0**decimals
+            if np.all(np.abs(shifted - np.rint(shifted)) <= 2 * _FLOAT32 * np.abs(shifted)):
+                return Precision(relative=relative, absolute=0.5 * 10.0**-decimals)
     return Precision(relative=relative)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import Given, ReleaseFacts, names_asked, resolve_sizes
-from sclcm.checkpoints.files import find_one
+from sclcm.checkpoints.files import find_one, named_in_errors
 from sclcm.checkpoints.readers import require_file
 from sclcm.models._brief import brief
 from sclcm.models._build import build_lcm, check_places, check_settings, within_places
@@ -298,7 +298,7 @@ def load_release(
     weights = weights or find_one(folder, spec.weights)
     release = Release(weights.parent, _dictionary_folders(folder, given))
     release.used.append(weights)
-    with release.named_in_errors():
+    with named_in_errors(release.folder, release.used):
         return _read_release(spec, release, name=name, given=given)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,7 +46,6 @@ from sclcm.zoo._submodels import InSubmodels
 from sclcm.zoo._vocabularies import GeneList, ListedGenes, TokenLists, VarNames, WordVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -93,19 +91,6 @@ class Release:
             if len(own) != 1:
                 raise
             return own[0]
-
-    @contextmanager
-    def named_in_errors(self) -> Iterator[None]:
-        """Add to the message of an error which files were read until then, unless it names one of them."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError) as error:
-            text = error.args[0] if len(error.args) == 1 else None
-            if isinstance(text, str) and not any(file.name in text for file in self.used):
-                names = ", ".join(repr(file.name) for file in self.used[:6]) + (", ..." if len(self.used) > 6 else "")
-                stop = "" if text.rstrip().endswith(".") else "."
-                error.args = (f"{text.rstrip()}{stop} Read from {str(self.folder)!r}: {names}.",)
-            raise
 
     def mapping(self, file: Path) -> Mapping[str, Any]:
         """Return the dictionary in a file, read once."""

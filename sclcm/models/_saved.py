@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from sclcm.checkpoints.files import named_in_errors
 from sclcm.checkpoints.readers import read_json, read_tensors
 from sclcm.encoding.sentences import Encoding
 from sclcm.genes.vocabulary import GeneVocabulary
 from sclcm.models._build import build_lcm, check_settings
 from sclcm.models._declarations import fits, from_json, to_json
+from sclcm.models._device import DTYPES
 from sclcm.models._digest import Digest
 from sclcm.models._pretrained import Pretrained
 from sclcm.models._prototypes import Prototypes
 from sclcm.nn.configs import LCMConfig
+from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._labels import ClassLabels, GeneratedLabels
 from sclcm.zoo._modules import Translation
 from sclcm.zoo._recipes import GeneRecipe
@@ -28,10 +31,22 @@ from sclcm.zoo._spec import Needs, Recipe
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sclcm.nn.lcm import LCM
+
 FORMAT = "sclcm/1"
 SAVED_FILES = ("config.json", "vocabulary.json", "model.safetensors")
 _ARRAY = "arrays."
 _PROTOTYPES = "prototypes"
+_OF_ARRAYS = {
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.bool,
+}
 _CONFIG: Mapping[str, Any] = {
     "name": str,
     "family": str,
@@ -150,15 +165,25 @@ def is_saved(folder: Path) -> bool:
 def load_saved(folder: Path) -> Pretrained:
     """Read a folder that `Pretrained.save` wrote; its weights stay in the file until they are used."""
     files = [folder / name for name in SAVED_FILES]
+    with named_in_errors(folder, files):
+        return _read_saved(files)
+
+
+def _read_saved(files: list[Path]) -> Pretrained:
     digest = Digest.of(files)
     config = {"labels": None, "translation": None, "gene_recipes": {}, **_read_fields(files[0], _CONFIG)}
     more = {name: config[name] for name in _CONFIG_MORE if name in config}
     _check_fields(more, {name: hint for name, hint in _CONFIG_MORE.items() if name in more}, files[0])
     tensors = read_tensors(files[2], mapped=True)
-    arrays = {name.removeprefix(_ARRAY): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAY)}
-    prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files[0])
+    arrays = {
+        name.removeprefix(_ARRAY): _as_array(tensors.pop(name), name, files[2])
+        for name in list(tensors)
+        if name.startswith(_ARRAY)
+    }
+    prototypes = None if config["prototypes"] is None else _prototypes(config["prototypes"], tensors, files)
     architecture = _declared(config, "architecture", LCMConfig, file=files[0])
     lcm = build_lcm(architecture, tensors)
+    _check_dtypes(lcm, files[2], exact=isinstance(architecture.backbone, NoBackbone))
     pretrained = Pretrained(
         name=config["name"],
         family=config["family"],
@@ -180,6 +205,21 @@ def load_saved(folder: Path) -> Pretrained:
     )
     _check_conditions(pretrained, files[0])
     return pretrained
+
+
+def _as_array(tensor: torch.Tensor, name: str, file: Path) -> np.ndarray:
+    if tensor.dtype.is_complex or tensor.dtype not in _OF_ARRAYS:
+        _damaged(file, f"holds {name!r} in numbers of the type {tensor.dtype}")
+    return tensor.numpy()
+
+
+def _check_dtypes(lcm: LCM, file: Path, *, exact: bool) -> None:
+    """All weights are of one type that networks are computed in; tables of vectors may have double precision."""
+    found = {weights.dtype: name for name, weights in lcm.named_parameters()}
+    known = {*DTYPES.values(), *((torch.float64,) if exact else ())}
+    if odd := [name for dtype, name in found.items() if dtype not in known or len(found) > 1]:
+        types = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+        _damaged(file, f"holds weights of the types {types}, such as {odd[-1]!r}, where all are of one")
 
 
 def _check_conditions(model: Pretrained, file: Path) -> None:
@@ -219,12 +259,13 @@ def _declared(config: Mapping[str, Any], name: str, hint: Any, *, file: Path) ->
     return found
 
 
-def _prototypes(stored: Mapping[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> Prototypes:
+def _prototypes(stored: Mapping[str, Any], tensors: dict[str, torch.Tensor], files: list[Path]) -> Prototypes:
+    file = files[0]
     _check_fields(stored, _LABELS, file)
     _check_groups(stored.get("groups", []), file)
     if _PROTOTYPES not in tensors:
         _damaged(file, "names prototypes whose vectors are missing")
-    return Prototypes.from_json(stored, tensors.pop(_PROTOTYPES).numpy())
+    return Prototypes.from_json(stored, _as_array(tensors.pop(_PROTOTYPES), _PROTOTYPES, files[2]))
 
 
 def _check_groups(groups: Any, file: Path) -> None:
@@ -255,6 +296,8 @@ def _check_tokens(stored: Mapping[str, Any], file: Path, *, n_rows: int) -> None
     if unknown := sorted(stored.keys() - _VOCABULARY.keys() - _VOCABULARY_MORE.keys()):
         _damaged(file, f"has the unknown entry {unknown[0]!r}")
     _check_fields(stored, {name: hint for name, hint in _VOCABULARY_MORE.items() if name in stored}, file)
+    if not stored["species"]:
+        _damaged(file, "names no `species`")
     token_ids = [*stored["token_ids"], *stored["specials"].values()]
     if token_ids and not 0 <= min(token_ids) <= max(token_ids) < n_rows:
         spread = f"from {min(token_ids)} to {max(token_ids)}"

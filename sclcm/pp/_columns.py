@@ -13,7 +13,9 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
+from sclcm.data.genes import VAR_NAMES, gene_names
 from sclcm.data.matrix import check_adata, layer_names
+from sclcm.data.rows import check_type, in_native_order
 from sclcm.genes.names import HOWS, beaten_aliases, guess_id_type, resolve, string_array
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class ColumnPlan:
             kind = type(matrix).__name__
             msg = f"`{name}` is a {kind}; expected a numpy array or a scipy matrix: call `adata.to_memory()`"
             raise TypeError(msg)
+        check_type(matrix, name=f"`{name}`")
+        matrix = _sliceable(matrix)
         if not self.merges:
             return matrix[:, self.first]
         self._check_counts(matrix, name=name, remedy=remedy)
@@ -131,22 +135,18 @@ def check_columns(adata: AnnData, *, unmapped: str, layers: Sequence[str] | None
 def choose_names(adata: AnnData, gene_key: str | None, *, to: IdType, species: str | None) -> tuple[str, list[str]]:
     """Return where the gene names are, and the names."""
     var = adata.var
-    if gene_key is not None and gene_key not in var:
+    if gene_key is not None and not (pd.api.types.is_hashable(gene_key) and gene_key in var):
         msg = f"`gene_key` is {gene_key!r}, not a column of `var`; expected one of {list(var.columns)!r} or `None`"
         raise ValueError(msg)
     if gene_key is not None:
-        return gene_key, _as_names(var[gene_key])
-    candidates = {"var_names": _as_names(var.index)}
-    candidates |= {key: _as_names(var[key]) for key in _GENE_COLUMNS if key in var}
+        return gene_key, gene_names(var, gene_key)
+    candidates = {VAR_NAMES: gene_names(var, VAR_NAMES)}
+    candidates |= {key: gene_names(var, key) for key in _GENE_COLUMNS if list(var.columns).count(key) == 1}
     if len(candidates) == 1:
-        return "var_names", candidates["var_names"]
+        return VAR_NAMES, candidates[VAR_NAMES]
     known = {key: _n_known(names, to=to, species=species) for key, names in candidates.items()}
     chosen = max(candidates, key=lambda key: (known[key], guess_id_type(candidates[key]) == "ensembl"))
     return chosen, candidates[chosen]
-
-
-def _as_names(values: pd.Index | pd.Series) -> list[str]:
-    return ["" if missing else str(value) for value, missing in zip(values, pd.isna(values), strict=True)]
 
 
 def _n_known(names: list[str], *, to: IdType, species: str | None) -> int:
@@ -209,14 +209,21 @@ def _sum_type(dtype: np.dtype) -> np.dtype:
     return np.promote_types(dtype, np.float32)
 
 
+def _sliceable(matrix: Any) -> Any:
+    """Return a matrix whose rows and columns can be taken; of sparse formats these are two."""
+    matrix = in_native_order(matrix)
+    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format not in ("csr", "csc") else matrix
+
+
 def share_lost(matrix: Any, dropped: np.ndarray) -> tuple[float, float]:
     """Return the share of the total in dropped columns, of all cells and of the cell that lost most."""
     if matrix is None:
         return np.nan, np.nan
+    matrix = _sliceable(matrix)
     lost, totals = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[0])
     for start in range(0, matrix.shape[0], _CHUNK_SIZE):
         rows = sparse.csr_array(matrix[start : start + _CHUNK_SIZE], dtype=np.float64)
-        if rows.nnz and not rows.data.min() >= 0:
+        if rows.nnz and not (rows.data.min() >= 0 and np.isfinite(rows.data.max())):
             return np.nan, np.nan
         totals[start : start + rows.shape[0]] = rows.sum(axis=1)
         lost[start : start + rows.shape[0]] = rows[:, dropped].sum(axis=1)

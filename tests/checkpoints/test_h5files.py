@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zlib
 
 import anndata
 import h5py
@@ -211,4 +212,58 @@ def test_other_files_are_named_by_the_check(path):
         check_h5(path)
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(3000))
     with pytest.raises(FormatError, match=r"model\.h5ad` is a damaged HDF5 file"):
+        check_h5(path)
+
+
+@pytest.mark.parametrize("layout", [{}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip"}])
+@pytest.mark.parametrize("reader", [read_var_names, check_h5])
+def test_length_of_a_text_that_lies_is_refused_before_room_is_made_for_it(path, layout, reader):
+    with h5py.File(path, "w") as file:
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        index = var.create_dataset("_index", data=np.array(NAMES, dtype=h5py.string_dtype()), **layout)
+        if layout:
+            mask, piece = index.id.read_direct_chunk((0,))
+            lying = b"\xff\xff\xff\x7f" + (zlib.decompress(piece) if "compression" in layout else piece)[4:]
+            index.id.write_direct_chunk((0,), zlib.compress(lying) if "compression" in layout else lying, mask)
+        where = index.id.get_offset()
+    raw = bytearray(path.read_bytes())
+    if not layout:
+        raw[where : where + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(raw)
+    with pytest.raises(UnsafeFileError, match=r"unfolds to a text of 2,147,483,647 bytes in `/var/_index`"):
+        reader(path)
+
+
+@pytest.mark.parametrize("layout", [{"shuffle": True, "compression": "gzip"}, {"compression": "lzf"}])
+def test_packed_texts_are_read(path, layout):
+    with h5py.File(path, "w") as file:
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        var.create_dataset("_index", data=np.array(NAMES, dtype=h5py.string_dtype()), chunks=(2,), **layout)
+    assert read_var_names(path) == NAMES
+    assert check_h5(path) is None
+
+
+def test_texts_in_a_header_are_refused(path):
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.COMPACT)
+    with h5py.File(path, "w") as file:
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        h5py.h5d.create(
+            var.id, b"_index", h5py.h5t.py_create(h5py.string_dtype(), logical=True), h5py.h5s.create_simple((3,)), plan
+        )
+    with pytest.raises(FormatError, match="stores the texts of `/var/_index` as anndata never does"):
+        read_var_names(path)
+
+
+def test_piece_that_is_larger_than_its_file_is_refused(path):
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("X", data=np.arange(1000.0), chunks=(1000,), compression="gzip")
+        size = data.id.get_chunk_info(0).size
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(size.to_bytes(4, "little") + bytes(4), b"\xff\xff\xff\x7f" + bytes(4)))
+    assert path.read_bytes() != raw
+    with pytest.raises(FormatError, match="has a piece of `/X` of more bytes than the file"):
         check_h5(path)

@@ -304,3 +304,28 @@ def test_pipe_is_not_taken_for_the_folder_that_it_lies_in(saved):
     os.mkfifo(saved / "pipe")
     with pytest.raises(FormatError, match=r"pipe` is no regular file"):
         load(saved / "pipe")
+
+
+def test_weights_of_several_types_are_refused(saved):
+    file = saved / "model.safetensors"
+    tensors = load_file(file)
+    for dtype in (torch.float64, torch.float16, torch.complex64):
+        save_file({**tensors, "embed.norm.weight": tensors["embed.norm.weight"].to(dtype)}, file)
+        with pytest.raises(ValueError, match=r"model\.safetensors' holds weights of the types .*'embed\.norm\.weight'"):
+            load(saved, device="cpu")
+    save_file({name: tensor.double() for name, tensor in tensors.items()}, file)
+    with pytest.raises(ValueError, match=r"holds weights of the types float64"):
+        load(saved, device="cpu")
+
+
+def test_error_of_a_saved_model_names_its_files(saved):
+    file = saved / "vocabulary.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "ids": "entrez"}))
+    with pytest.raises(
+        ValueError, match=r"`ids` is 'entrez'.* Read from '.*': 'config\.json', 'vocabulary\.json', 'mod"
+    ):
+        load(saved, device="cpu")
+    file.write_text(json.dumps({**stored, "species": []}))
+    with pytest.raises(ValueError, match=r"vocabulary\.json' names no `species`; the saved model is damaged"):
+        load(saved, device="cpu")

@@ -168,3 +168,10 @@ def test_obs_var_and_obsm_are_copied_and_the_original_stays():
     assert adata.obs["louvain"].nunique() > 1
     assert np.abs(adata.obsm["X_umap"]).sum() > 0
     assert (before != adata.raw.X).nnz == 0
+
+
+def test_infinite_values_are_named_without_further_warnings():
+    x = np.random.default_rng(0).random((20, 30)) + 0.1
+    x[3, 4] = np.inf
+    with pytest.raises(ValueError, match=r"holds inf \(cell '3', gene '4'\), which is no number to compute with"):
+        recover_counts(ad.AnnData(x, obs=table(20)))

@@ -271,3 +271,45 @@ def test_unifying_twice_changes_nothing(x, to):
     twice = unify_genes(once, to=to)
     pd.testing.assert_frame_equal(once.to_df(), twice.to_df())
     assert list(twice.uns["unify_genes"]["dropped"]) == []
+
+
+@pytest.mark.parametrize("form", ["coo_matrix", "lil_matrix", "dok_array"])
+def test_formats_without_columns_to_take_become_rows(form):
+    adata = make()
+    adata._X = getattr(sparse, form)(COUNTS.astype(np.float32))
+    unified = unify_genes(adata, to="symbol")
+    assert dense(unified.X).tolist() == [[4, 2, 0], [4, 5, 1], [0, 0, 0]]
+    assert unified.X.format == "csr"
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (COUNTS.astype(object), r"`\.X` holds values of type object; expected numbers"),
+        (COUNTS.astype(str), r"`\.X` holds values of type <U\d+; expected numbers"),
+        (COUNTS.astype(complex), r"`\.X` holds values of type complex128"),
+        (np.ma.masked_array(COUNTS, COUNTS > 2), r"`\.X` is a masked array.*fill it"),
+    ],
+)
+def test_what_is_no_matrix_of_numbers_is_refused(x, message):
+    adata = make()
+    adata.layers["plain"], adata._X = COUNTS.copy(), x
+    with pytest.raises(TypeError, match=message):
+        unify_genes(adata, to="symbol")
+
+
+def test_names_with_blanks_around_and_columns_that_are_there_twice_are_read():
+    adata = make(names=[f" {name}\t" for name in NAMES])
+    assert unify_genes(adata, to="symbol").var_names.tolist() == ["SEPTIN2", "CD3E", "QARS1"]
+    twice = pd.DataFrame({"symbol": NAMES}, index=adata.var_names)
+    adata.var = pd.concat([twice, twice], axis=1)
+    assert unify_genes(adata, to="symbol").var_names.tolist() == ["SEPTIN2", "CD3E", "QARS1"]
+    with pytest.raises(ValueError, match="var has 2 columns 'symbol'; rename all but one"):
+        unify_genes(adata, gene_key="symbol")
+    with pytest.raises(ValueError, match=r"`gene_key` is \['symbol'\], not a column"):
+        unify_genes(adata, gene_key=["symbol"])
+
+
+def test_infinite_values_that_are_only_renamed_bring_no_warnings():
+    adata = make(np.array([[1.0, np.inf, 2.0]]), names=["CD3E", "LYZ", "unknown"])
+    assert unify_genes(adata, to="symbol").X.tolist() == [[1.0, np.inf]]
