@@ -177,13 +177,13 @@ class ReleaseFacts:
 
     def _config(self, keys: tuple[str, ...], default: int | None) -> Any:
         if keys[0] in self.given:
-            return self.given[keys[0]]
+            return _as_tuple(self.given[keys[0]])
         for key in keys:
             value: Any = self.config
             for part in key.split("."):
                 value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
             if value is not _MISSING:
-                return value
+                return _as_tuple(value)
         if default is not None:
             return default
         msg = f"The release's configuration lacks {keys[0]!r}; pass it, as in `load(..., {keys[0]}=...)`."
@@ -200,6 +200,11 @@ class ReleaseFacts:
             msg = f"The tensor {tensor!r} has shape {shape!r}; a size was to be read from its axis {axis}."
             raise ValueError(msg)
         return shape[axis]
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return a list as the tuple that declarations hold, other values as they are."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:

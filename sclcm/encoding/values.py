@@ -45,6 +45,15 @@ class Floored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WholePart:
+    """The whole part of the normalised value."""
+
+    def apply(self, data: np.ndarray, indptr: np.ndarray, random: CellRandom) -> np.ndarray:
+        """Return whole numbers for values of all cells, one after the other, shape `(values,)`, float32."""
+        return np.trunc(data)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bins:
     """The bin of a value among the expressed values of its cell, by quantiles; zeros stay zero.
 
@@ -97,7 +106,7 @@ class EqualWidthBins:
         return bins
 
 
-ValueStep = Normalized | Floored | Bins | EqualWidthBins | LogBins | LinearBins
+ValueStep = Normalized | Floored | WholePart | Bins | EqualWidthBins | LogBins | LinearBins
 
 
 def quantile_edges(values: np.ndarray, n_bins: int) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sclcm.engine.infer import ClassLogits
+from sclcm.models._cell_vectors import cell_vectors, read_cells
 from sclcm.models._labels import label_names
 from sclcm.models._pass import one_pass
 from sclcm.models._prototypes import UNKNOWN
@@ -58,16 +60,21 @@ def label_by_head(
     probabilities = softmax(class_logits(data, pretrained, batch_size=batch_size)[:, [names.index(n) for n in chosen]])
     label = np.array(list(chosen), dtype=object)[probabilities.argmax(1)]
     score = probabilities.max(1)
-    label[data.empty_cells], score[data.empty_cells] = UNKNOWN, 0.0
+    if pretrained.token_unit != "cell":  # a cell that is a token is of its set, whatever it expresses
+        label[data.empty_cells], score[data.empty_cells] = UNKNOWN, 0.0
     return label, score
 
 
 def class_logits(data: Input, pretrained: Pretrained, *, batch_size: int | None) -> np.ndarray:
     """Return the logit of each class for each cell, shape `(n_obs, classes)`, float32."""
     labels = class_labels(pretrained)
-    names, head = label_names(labels), labels.head
-    out = np.zeros((data.source.shape[0], len(names)), dtype=np.float32)
-    one_pass(data, pretrained, [ClassLogits(out=out, head=head)], batch_size=batch_size, n_blocks=None)
+    if labels.encoding is not None:
+        pretrained = replace(pretrained, encoding=labels.encoding)
+    if labels.recipe is not None:
+        recipe = pretrained.recipe(labels.recipe)
+        return read_cells(pretrained, labels.head, cell_vectors(data, pretrained, recipe, batch_size=batch_size))
+    out = np.zeros((data.source.shape[0], len(label_names(labels))), dtype=np.float32)
+    one_pass(data, pretrained, [ClassLogits(out=out, head=labels.head)], batch_size=batch_size, n_blocks=None)
     return out
 
 

@@ -67,6 +67,9 @@ def decode_genes(
     """
     pretrained = load(model, device=device, dtype=dtype)
     chosen = pretrained.gene_recipe(recipe)
+    if chosen.cells is not None:
+        msg = f"`recipe` is {recipe!r}, which is of cells and not of genes one by one; `sclcm.tl.impute` reads it."
+        raise ValueError(msg)
     pretrained = pretrained.reading(chosen)
     data = open_input(adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
     return decode_cells(data, pretrained, chosen.head, batch_size=batch_size)

@@ -28,6 +28,7 @@ from sclcm.models._saved import is_saved, load_saved
 from sclcm.nn.configs import TableEncoder
 from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._conditions import check_words
+from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._modules import LinkedIds
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sclcm.genes.vocabulary import GeneVocabulary
+    from sclcm.nn.configs import LCMConfig
+    from sclcm.zoo._labels import GeneratedLabels
 
 
 UNPUBLISHED = Checkpoint(
@@ -78,7 +81,8 @@ def load(
         loaded already stays, with `"auto"`, where and as it is.
     given
         What the files do not state: sizes that the family asks for by name, and `vocabulary`, the folder to take the
-        dictionaries from, and the configuration where the model's own folder has none.
+        dictionaries from, and the configuration where the model's own folder has none; for models that were fine-tuned
+        to classify, `labels`, the names of the classes in their order.
 
     Returns
     -------
@@ -226,7 +230,7 @@ def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
 def _load_name(name: str, given: Mapping[str, Any]) -> Pretrained:
     spec, key = _find_checkpoint(name)
     checkpoint = spec.checkpoints[key]
-    _check_given(given, {"vocabulary", *names_asked(spec)} - checkpoint.given.keys(), repr(f"{spec.name}.{key}"))
+    _check_given(given, _names_given(spec) - checkpoint.given.keys(), repr(f"{spec.name}.{key}"))
     folder = checkpoint_folder(spec.name, key, checkpoint)
     return load_release(spec, folder, name=name, given={**checkpoint.given, **given})
 
@@ -293,7 +297,7 @@ def load_release(
     spec: ModelSpec, folder: Path, *, name: str, given: Mapping[str, Any], weights: Path | None = None
 ) -> Pretrained:
     """Read a folder of authors' files as one family."""
-    _check_given(given, {"vocabulary", *names_asked(spec)}, repr(spec.name))
+    _check_given(given, _names_given(spec), repr(spec.name))
     check_words((condition for variant in spec.variants for condition in variant.when), given)
     weights = weights or find_one(folder, spec.weights)
     release = Release(weights.parent, _dictionary_folders(folder, given))
@@ -311,12 +315,12 @@ def _read_release(spec: ModelSpec, release: Release, *, name: str, given: Mappin
     vocabulary, arrays = read_genes(spec, release, tensors, facts=_facts(config, tensors, given))
     facts = dataclasses.replace(_facts(config, tensors, given), n_tokens=vocabulary.n_tokens)
     spec = with_variants(spec, facts, vocabulary)
-    labels = None if spec.labels is None else read_labels(spec.labels, release)
     read = {key: read_array(source, vocabulary, tensors, release=release) for key, source in spec.arrays.items()}
     arrays |= {key: array for key, array in read.items() if array is not None}
     architecture = resolve_sizes(spec.architecture, facts)
+    labels = _labels(spec, release, architecture, facts=facts)
     encoding, recipes, gene_recipes = resolve_sizes((spec.encoding, spec.recipes, spec.gene_recipes), facts)
-    check_settings((encoding, recipes, gene_recipes))
+    check_settings((encoding, recipes, gene_recipes, labels))
     digest = Digest.of(release.used)
     exact = isinstance(architecture.backbone, NoBackbone)
     state = {key: t if exact else _as_float(t, key) for key, t in spec.keys.forward(tensors).items()}
@@ -350,6 +354,25 @@ def _read_release(spec: ModelSpec, release: Release, *, name: str, given: Mappin
         lcm=lcm,
         digest=digest,
     )
+
+
+def _names_given(spec: ModelSpec) -> set[str]:
+    """Return the names of what `load` may be told of a family."""
+    classifies = any(isinstance(labels, ClassLabels) for labels in (spec.labels, *(v.labels for v in spec.variants)))
+    return {"vocabulary", *names_asked(spec), *(["labels"] if classifies else [])}
+
+
+def _labels(
+    spec: ModelSpec, release: Release, architecture: LCMConfig, *, facts: ReleaseFacts
+) -> GeneratedLabels | ClassLabels | None:
+    """Return the labels of a model, where it gives any."""
+    given = facts.given.get("labels")
+    if spec.labels is None:
+        if given is not None:
+            msg = f"`labels` names {len(given)} classes, but these weights of {spec.name!r} score none."
+            raise ValueError(msg)
+        return None
+    return resolve_sizes(read_labels(spec.labels, release, architecture, given=given), facts)
 
 
 def _facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ReleaseFacts:

@@ -29,11 +29,13 @@ from sclcm.models import (
     _measure_lines,
     _measure_translation,
 )
+from sclcm.models._classification import class_logits
 from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._load import load
 from sclcm.models._measure_input import aligned_input
 from sclcm.models._measure_sets import MEASURES as SET_MEASURES
 from sclcm.reference import _probes as probes
+from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
@@ -276,6 +278,8 @@ class Measurement:
 
     def _head_output(self, probe: probes.HeadOutput) -> np.ndarray:
         tuned = self.load(self.folder / probe.folder)
+        if isinstance(tuned.labels, ClassLabels) and tuned.labels.head == probe.head:
+            return class_logits(self.input, tuned, batch_size=None)
         tokens: TokenTensors = to_tensors(self.batch, self.device_of)
         with torch.inference_mode():
             out = tuned.lcm.heads[probe.head](tuned.lcm(tokens)).float().cpu().numpy()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +12,19 @@ import torch
 from torch.nn import functional
 
 from sclcm._sizes import as_int
+from sclcm.checkpoints.files import find_one
+from sclcm.checkpoints.readers import read_torch
 from sclcm.encoding.batches import pad_sentences
 from sclcm.encoding.normalize import normalize
 from sclcm.encoding.sentences import encode
 from sclcm.engine.infer import to_tensors
+from sclcm.models._cell_vectors import cell_vectors
 from sclcm.models._measure_draws import require_shape
 from sclcm.models._measure_input import aligned_input
-from sclcm.nn.cell_configs import TanhClassHead as TanhClassConfig
-from sclcm.nn.heads import TanhClassHead
 from sclcm.nn.tokens import TokenTensors
 from sclcm.reference import _context_probes as probes
 from sclcm.reference._probes import Said
+from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,18 +136,29 @@ def told_embedding(m: Measurement, probe: probes.ToldEmbedding, name: str) -> np
     return m.embedding(recipe, pretrained, data)
 
 
-def mean_over_layers(m: Measurement, probe: probes.MeanOverLayers, name: str) -> np.ndarray:
-    """Average of cell vectors over some blocks: what the average over their token vectors gives as well."""
-    pretrained, data = opened(m, probe.told, name)
-    recipe, depth = pretrained.recipe(probe.told.recipe), pretrained.lcm.n_blocks
+def fine_tuned(m: Measurement, probe: probes.FineTuned, name: str) -> np.ndarray:
+    """Cell vectors by a recipe of a fine-tuned model."""
+    tuned = _tuned(m, probe, name)
+    _, data = opened(m, probe.told, name)
+    return cell_vectors(data, tuned, tuned.recipe(probe.recipe), batch_size=None)
+
+
+def _tuned(m: Measurement, probe: probes.FineTuned, name: str) -> Pretrained:
+    """Write the fine-tuned checkpoint as its authors would, the pre-trained model being a part of it, and load it."""
+    file = find_one(m.folder, get_spec(m.family).weights)
+    content = read_torch(file)
+    head = {
+        key: torch.as_tensor(head_weight(m, probes.HeadWeight(), key))
+        for key in m.draws
+        if key.startswith(probe.weights)
+    }
     blocks = [int(number) for number in m.said(probe.blocks, name)]
-    if not set(blocks) <= set(range(depth)):
-        msg = f"{name!r} is said to be of the blocks {blocks}, but the model has {depth}."
-        raise ValueError(msg)
-    layers = [block - depth for block in blocks]
-    return np.mean(
-        [m.embedding(dataclasses.replace(recipe, layer=layer), pretrained, data) for layer in layers], axis=0
-    )
+    state = {f"backbone.{key}": tensor for key, tensor in content["state_dict"].items()}
+    state |= {key.removeprefix(probe.weights): tensor for key, tensor in head.items()}
+    settings = {**content["hyper_parameters"], "extract_layers": blocks, "function_layers": "mean"}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"state_dict": state, "hyper_parameters": settings}, Path(folder) / file.name)
+        return m.load(Path(folder))
 
 
 def head_weight(m: Measurement, probe: probes.HeadWeight, name: str) -> np.ndarray:
@@ -153,20 +168,6 @@ def head_weight(m: Measurement, probe: probes.HeadWeight, name: str) -> np.ndarr
         msg = f"{name!r} should hold finite numbers for each of {m.pretrained.d_model} channels."
         raise ValueError(msg)
     return stored
-
-
-def given_head(m: Measurement, probe: probes.GivenHead, name: str) -> torch.Tensor:
-    """Apply a head to cell vectors."""
-
-    def weight(part: str) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(m.draws[probe.weights + part]), dtype=torch.float32)
-
-    with torch.inference_mode(mode=False):
-        head = TanhClassHead(TanhClassConfig(n_classes=len(weight("linear_head.weight"))), m.pretrained.d_model)
-        weights = {"dense.weight": "pooler_head.weight", "dense.bias": "pooler_head.bias"}
-        weights["out.weight"] = "linear_head.weight"
-        head.load_state_dict({ours: weight(theirs) for ours, theirs in weights.items()})
-    return head.eval()(torch.as_tensor(mean_over_layers(m, probe.vectors, name)))
 
 
 def gene_vectors(m: Measurement, probe: probes.GeneVectors, name: str) -> np.ndarray:
@@ -234,9 +235,8 @@ MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
     probes.PaddedTokens: padded_tokens,
     probes.PlaceVectors: place_vectors,
     probes.ToldEmbedding: told_embedding,
-    probes.MeanOverLayers: mean_over_layers,
+    probes.FineTuned: fine_tuned,
     probes.HeadWeight: head_weight,
-    probes.GivenHead: given_head,
     probes.GeneVectors: gene_vectors,
     probes.CorruptedIds: corrupted_ids,
     probes.PredictedMask: predicted_mask,

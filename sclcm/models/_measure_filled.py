@@ -18,6 +18,7 @@ from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_tensors
 from sclcm.engine.infer import run, to_tensors
 from sclcm.engine.places import PlaceMeans
+from sclcm.models._classification import class_logits
 from sclcm.models._measure_draws import require_shape
 from sclcm.nn import losses
 from sclcm.nn.priors import JoinedInputs, require_species, require_values
@@ -180,20 +181,16 @@ def tuned_tensor(m: Measurement, probe: probes.TunedTensor, name: str) -> Tensor
     return tuned(m, probe.head).lcm.heads[probe.head.name].get_parameter(probe.parameter)
 
 
-def tuned_logits(m: Measurement, probe: probes.TunedLogits, name: str) -> Tensor:
-    """Logits of a head of a fine-tuned model."""
-    tokens = of_species(m.once(filled), probe.species)
-    whole = dataclasses.replace(tokens, value_bl=require_values(tokens.value_bl).trunc())
-    lcm = tuned(m, probe.head).lcm
-    x_bld = vectors(lcm, whole)
-    return lcm.read(probe.head.name, x_bld, whole, x_bld[:, 0])
+def tuned_logits(m: Measurement, probe: probes.TunedLogits, name: str) -> np.ndarray:
+    """Logits of a head of a fine-tuned model, along the way of `tl.annotate`."""
+    return class_logits(m.input, tuned(m, probe.head), batch_size=None)
 
 
 def tuned_loss(m: Measurement, probe: probes.TunedLoss, name: str) -> float:
     """Mean cross-entropy of these logits."""
     labels = label_input(m, probes.LabelInput(head=probe.logits.head), probe.labels)
-    logits_bc = tuned_logits(m, probe.logits, name).float()
-    return float(functional.cross_entropy(logits_bc, torch.as_tensor(labels, device=m.device_of)))
+    logits_bc = torch.as_tensor(tuned_logits(m, probe.logits, name))
+    return float(functional.cross_entropy(logits_bc, torch.as_tensor(labels)))
 
 
 def label_input(m: Measurement, probe: probes.LabelInput, name: str) -> np.ndarray:

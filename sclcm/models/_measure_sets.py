@@ -15,9 +15,12 @@ from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.readers import read_json, read_tensors
 from sclcm.data.conditions import number_sets
 from sclcm.engine.sets import Pieces, SetStep, run_sets, through_blocks, to_cells
+from sclcm.models._cell_vectors import cell_vectors
+from sclcm.models._classification import class_logits
+from sclcm.models._imputation import counts_of
 from sclcm.models._measure_draws import require_shape
 from sclcm.models._set_pass import members, read_cells
-from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss, rescale
+from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss
 from sclcm.nn.mixture_latent import MixtureLatent, categorical_term, floored, gaussian_term, gumbel, one_hot, sample
 from sclcm.reference import _set_probes as probes
 from sclcm.zoo._registry import get_spec
@@ -147,15 +150,17 @@ def decoded(m: Measurement, probe: probes.Decoded, name: str) -> Any:
     if probe.part == "dispersion":
         return decoder.dispersion()
 
-    def read(step: SetStep) -> Tensor:
-        z_nz = latent.posterior(step.x_nd, _of_rows(m, probe.clusters, step))[0]
-        return z_nz if probe.part == "latent" else decoder(z_nz)
+    def posterior(step: SetStep) -> Tensor:
+        return latent.posterior(step.x_nd, _of_rows(m, probe.clusters, step))[0]
 
-    found = read_sets(m, probe.column, read)
     if probe.part != "imputed":
-        return found
-    features = _known_features(m)
-    return rescale(torch.from_numpy(found[:, features]), torch.from_numpy(m.chunk.counts[:, features].toarray()))
+        return read_sets(
+            m, probe.column, posterior if probe.part == "latent" else lambda step: decoder(posterior(step))
+        )
+    known, place = np.unique(_known_features(m), return_inverse=True)
+    totals = np.asarray(m.chunk.counts.sum(1)).ravel()
+    latent_nz = torch.from_numpy(read_sets(m, probe.column, posterior)).to(m.device_of)
+    return counts_of(m.pretrained, "counts", latent_nz, known=known, totals=totals)[:, place]
 
 
 def _known_features(m: Measurement) -> np.ndarray:
@@ -187,16 +192,13 @@ def weight_input(m: Measurement, probe: probes.WeightInput, name: str) -> np.nda
 
 
 def fine_tuned(m: Measurement, probe: probes.FineTuned, name: str) -> np.ndarray:
-    """What the heads of a fine-tuned model give."""
+    """Cell vectors of a fine-tuned model, or its scores of classes as `tl.annotate` has them."""
     model = _fine_tuned_model(m, probe)
-
-    def read(step: SetStep) -> Tensor:
-        x_nd = step.x_nd
-        for head in probe.heads:
-            x_nd = step.lcm.read_cells(head, x_nd)
-        return x_nd
-
-    return read_sets(m, probe.column, read, pretrained=model)
+    key = probe.column if probe.column in m.adata.obs else None
+    data = dataclasses.replace(m.input, sets=number_sets(m.adata.obs, key, model=model.name))
+    if probe.part == "classes":
+        return class_logits(data, model, batch_size=None)
+    return cell_vectors(data, model, model.recipe("embed"), batch_size=None)
 
 
 def _fine_tuned_model(m: Measurement, probe: probes.FineTuned) -> Pretrained:

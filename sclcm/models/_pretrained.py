@@ -12,13 +12,13 @@ import torch
 from sclcm._sizes import as_int
 from sclcm.encoding.sentences import CellSentences, Encoding, encode
 from sclcm.models._device import choose_device, choose_dtype, copy_to
-from sclcm.nn.cell_configs import PlaceMean
+from sclcm.nn.cell_configs import PlaceMean, TanhClassHead
 from sclcm.nn.configs import DomainNorm
 from sclcm.nn.fixed_vectors import FixedTable, NoVectors
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
 from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureLatent, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import ExpressionSum
-from sclcm.zoo._recipes import GeneRecipe
+from sclcm.zoo._recipes import BlockMean, GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class Pretrained:
 
     def gene_recipe(self, recipe: str | GeneRecipe) -> GeneRecipe:
         """Return a recipe of what the decoder says of genes; `ValueError` lists those that exist."""
-        if self.architecture.decoder is None:
+        decoder = self.architecture.decoder
+        if decoder is None and not self.gene_recipes:
             msg = f"{self.name!r} has no decoder, so that it says nothing of genes that a cell does not express."
             raise ValueError(msg)
         if self.translation is not None:
@@ -216,10 +217,13 @@ class Pretrained:
         else:
             msg = f"`recipe` is {recipe!r}; {self.name!r} has {', '.join(map(repr, self.gene_recipes))}."
             raise ValueError(msg)
-        if chosen.head is not None and chosen.head not in self.architecture.decoder.heads:
-            heads = sorted(self.architecture.decoder.heads)
-            msg = f"`recipe.head` is {chosen.head!r}; the decoder of {self.name!r} has the heads {heads}."
+        heads = self.architecture.heads if chosen.cells is not None or decoder is None else decoder.heads
+        if chosen.head not in (None, *heads) or (decoder is None and None in (chosen.head, chosen.cells)):
+            what = "model" if decoder is None else "decoder"
+            msg = f"`recipe` reads the head {chosen.head!r}; the {what} of {self.name!r} has {sorted(heads)}."
             raise ValueError(msg)
+        if chosen.cells is not None:
+            self.recipe(chosen.cells)
         self._check_reading(chosen)
         return chosen
 
@@ -248,11 +252,21 @@ class Pretrained:
 
     def depth(self, recipe: Recipe) -> int:
         """Return how many blocks a recipe runs through."""
+        if isinstance(recipe.layer, BlockMean):
+            return max(self.blocks(recipe)) + 1
         depth = self.lcm.n_blocks + 1 + recipe.layer
         if recipe.layer >= 0 or depth < 0:
             msg = f"`recipe.layer` is {recipe.layer}; expected -1 (the last block) to {-self.lcm.n_blocks - 1}."
             raise ValueError(msg)
         return depth
+
+    def blocks(self, recipe: Recipe) -> tuple[int, ...]:
+        """Return the blocks over which a recipe averages."""
+        blocks = recipe.layer.blocks if isinstance(recipe.layer, BlockMean) else ()
+        if not isinstance(blocks, tuple) or not blocks or not set(blocks) <= set(range(self.lcm.n_blocks)):
+            msg = f"`recipe.layer` names the blocks {blocks!r}; expected numbers from 0 to {self.lcm.n_blocks - 1}."
+            raise ValueError(msg)
+        return blocks
 
     def width(self, recipe: Recipe) -> int:
         """Return the width of a recipe's cell vectors."""
@@ -269,6 +283,8 @@ class Pretrained:
             return as_int(latent.d_latent)
         if isinstance(head, ActivatedHead):
             return as_int(head.d_latent)
+        if isinstance(head, TanhClassHead):
+            return as_int(head.n_classes)
         if not isinstance(head, LinearHead | LayeredHead):
             kind = type(head).__name__
             msg = f"`recipe.head` is {recipe.head!r}, a {kind}, which projects no cells; a LinearHead does."

@@ -365,6 +365,8 @@ class LCMConfig:
         Normalisation of the sum, or `None`.
     prefix
         A vector before all others, or `None`.
+    species
+        Number of the species that all cells are taken for, or `None` where each is of its own.
     backbone
         The stack of blocks.
     heads
@@ -383,6 +385,7 @@ class LCMConfig:
     condition: ConditionTable | None = None
     embedding_norm: LayerNorm | BatchNorm | DomainNorm | None = None
     prefix: SpeciesPrefix | None = None
+    species: int | None = None
     backbone: BackboneConfig | NoBackbone
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
     decoder: DecoderConfig | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -168,9 +169,12 @@ class Embedder(nn.Module):
             self.condition = Table(as_int(config.condition.n_conditions), width, config.condition.norm)
         self.norm = None if config.embedding_norm is None else _embedding_norm(config.embedding_norm, width)
         self.prefix = None if config.prefix is None else SpeciesPrefix(config.prefix, width)
+        self.species = config.species
 
     def forward(self, tokens: TokenTensors) -> Tensor:
         """Turn tokens into vectors, shape `(cells, tokens, width)`."""
+        if self.species is not None:
+            tokens = replace(tokens, species_b=tokens.token_ids_bl.new_full((len(tokens.token_ids_bl),), self.species))
         if self.prefix is None:
             return self._tokens(tokens)
         return self.prefix(self._tokens(tokens.without_first()), tokens.species_b)

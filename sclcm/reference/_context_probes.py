@@ -142,35 +142,25 @@ class ToldEmbedding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanOverLayers:
-    """Average of a recipe's cell vectors over some blocks.
+class FineTuned:
+    """Cell vectors by a recipe of a fine-tuned model, whose further weights are stored as arrays.
 
     Parameters
     ----------
+    recipe
+        Its name.
+    weights
+        What the names of those arrays start with, before the name of the tensor.
     blocks
-        Which, by their numbers from zero.
+        The blocks that it averages over, by their numbers from zero.
     told
         How the input is read.
     """
 
+    recipe: str
+    weights: str
     blocks: Said
     told: Told = field(default_factory=Told)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenHead:
-    """A class head with a layer between, made of weights that are inputs, on `MeanOverLayers`.
-
-    Parameters
-    ----------
-    weights
-        What stands before the names of its weights in `expected.npz`.
-    vectors
-        What it is applied to.
-    """
-
-    weights: str
-    vectors: MeanOverLayers
 
 
 @dataclass(frozen=True)

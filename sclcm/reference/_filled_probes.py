@@ -162,18 +162,15 @@ class TunedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TunedLogits:
-    """What such a head gives when values have lost their fractions and all cells are said to be of one species.
+    """What such a head scores, as `tl.annotate` has it.
 
     Parameters
     ----------
     head
         The head.
-    species
-        Number of the species.
     """
 
     head: TunedHead
-    species: int
 
 
 @dataclass(frozen=True, kw_only=True)

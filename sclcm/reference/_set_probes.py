@@ -98,15 +98,15 @@ class FineTuned:
         What the names of those arrays start with, before the name of the tensor.
     without
         What the names of tensors start with that the fine-tuned model has no more.
-    heads
-        Heads, each applied to what the one before gives.
+    part
+        Cell vectors, or scores of classes.
     column
         As for `SetVectors`.
     """
 
     prefix: str
     without: tuple[str, ...]
-    heads: tuple[str, ...]
+    part: Literal["vectors", "classes"]
     column: str | None
 
 

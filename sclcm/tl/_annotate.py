@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sclcm._docs import with_shared_docs
 from sclcm._keys import AnnotateKeys, annotate_keys
 from sclcm.models._classification import class_names, label_by_head
 from sclcm.models._generation import label_by_decoding, named_labels
+from sclcm.models._labels import are_numbers
 from sclcm.models._load import load, models_with_labels
 from sclcm.models._pass import Input, open_input
 from sclcm.models._prototypes import UNKNOWN, Prototypes
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from sclcm.data.context import Conditions
     from sclcm.models._pretrained import Pretrained
 
 logger = logging.getLogger("sclcm")
@@ -45,6 +48,8 @@ def annotate(
     layer: str | None = None,
     use_raw: bool = False,
     gene_key: str | None = None,
+    batch_key: str | None = None,
+    conditions: Conditions | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -61,7 +66,8 @@ def annotate(
     A model that generates says a coarse type, then a fine one, as words after the genes of the cell. The score is the
     probability of the fine word among all words that are cell types.
 
-    A model that was fine-tuned to classify says the most probable of its classes; the score is its probability.
+    A model that was fine-tuned to classify says the most probable of its classes; the score is its probability. Where
+    its files do not name the classes, labels are their numbers: name them by `load(..., labels=[...])`.
 
     Parameters
     ----------
@@ -76,6 +82,9 @@ def annotate(
         Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells. For
         models with prototypes.
     %(source)s
+    batch_key
+        As for :func:`sclcm.tl.embed`.
+    %(conditions)s
     %(running)s
     %(writing)s
 
@@ -101,10 +110,11 @@ def annotate(
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
-    pretrained, _ = fit_species(adata, load(model, device=device, dtype=dtype), use_raw=use_raw, gene_key=gene_key)
+    read_from: dict[str, Any] = {"use_raw": use_raw, "gene_key": gene_key}
+    pretrained, told = fit_species(adata, load(model, device=device, dtype=dtype), conditions, **read_from)
     keys = annotate_keys(pretrained.name, key_added)
     asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
-    read = partial(open_input, adata, pretrained, layer=layer, use_raw=use_raw, gene_key=gene_key)
+    read = partial(open_input, adata, pretrained, layer=layer, batch_key=batch_key, conditions=told, **read_from)
     found = _way(pretrained)(adata, pretrained, asked, read=read)
     logger.info("%d of %d cells labelled in %r", (found.label != UNKNOWN).sum(), len(found.label), keys.label)
     return write(adata, partial(_put, found=found, keys=keys, model=provenance(pretrained)), copy=copy)
@@ -181,8 +191,20 @@ def _classify(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Ca
     data = read()
     label, score = label_by_head(data, pretrained, chosen, batch_size=asked.batch_size)
     label[score < bound] = UNKNOWN
-    warn_of_empty_cells(data, pretrained, f"their label is {UNKNOWN!r}")
+    warn_of_empty_cells(data, pretrained, _what_of_empty(pretrained))
+    if are_numbers(names):
+        msg = (
+            f"No file names the {len(names)} classes of {pretrained.name!r}, so that labels are their numbers. Name "
+            "them in order when the model is loaded, `load(..., labels=[...])`."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
     return _Found(label=label, score=score, labels=list(chosen), min_score=bound, facts=data.facts())
+
+
+def _what_of_empty(pretrained: Pretrained) -> str:
+    if pretrained.token_unit == "cell":
+        return "they are tokens of their sets like others, but say nothing"
+    return f"their label is {UNKNOWN!r}"
 
 
 def _check_labels(labels: Sequence[str] | None, names: Sequence[str], pretrained: Pretrained) -> Sequence[str]:

@@ -11,14 +11,10 @@ import numpy as np
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import embed_keys
-from sclcm.engine.infer import CellVectors
-from sclcm.models._expression import embed_by_expression
-from sclcm.models._generation import embed_by_decoding
+from sclcm.models._cell_vectors import cell_vectors
 from sclcm.models._load import load
-from sclcm.models._pass import Input, one_pass, open_input
-from sclcm.models._set_pass import embed_by_sets
+from sclcm.models._pass import Input, open_input
 from sclcm.models._species import fit_species
-from sclcm.nn.table_configs import ExpressionSum
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
@@ -123,19 +119,10 @@ def _put(target: AnnData, *, keys: EmbedKeys, vectors: np.ndarray, params: dict[
 
 def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
     """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
+    out = cell_vectors(data, pretrained, recipe, batch_size=batch_size)
     if pretrained.token_unit == "cell":
-        out = embed_by_sets(data, pretrained, recipe, batch_size=batch_size)
         warn_of_empty_cells(data, pretrained, "they are tokens of their sets like others, but say nothing")
         return out
-    if isinstance(recipe.pooling, ExpressionSum):
-        out = embed_by_expression(data, pretrained, recipe)
-    elif recipe.decoding is not None:
-        out = embed_by_decoding(data, pretrained, recipe, batch_size=batch_size)
-    else:
-        out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
-        reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
-        how: dict[str, Any] = {"n_blocks": pretrained.depth(recipe), "mask_padding": recipe.mask_padding}
-        one_pass(data, pretrained, [reducer], batch_size=batch_size, n_places=pretrained.places(recipe), **how)
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
     _warn_of_short_cells(data, pretrained, np.flatnonzero(np.isnan(out).any(1)))

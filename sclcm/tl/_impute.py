@@ -10,6 +10,7 @@ from sclcm._docs import with_shared_docs
 from sclcm._keys import impute_keys
 from sclcm.engine.decode import decode
 from sclcm.models._decode import decoder_batch
+from sclcm.models._imputation import impute_counts
 from sclcm.models._load import load
 from sclcm.models._pass import each_batch, open_input
 from sclcm.tl._embed import check_batch_size, warn_of_empty_cells
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sclcm.encoding.batches import TokenBatch
+    from sclcm.models._pass import Input
     from sclcm.models._pretrained import Pretrained
     from sclcm.zoo._recipes import GeneRecipe
 
@@ -34,6 +36,7 @@ def impute(
     recipe: str | GeneRecipe = "expression",
     layer: str | None = None,
     gene_key: str | None = None,
+    batch_key: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -49,7 +52,7 @@ def impute(
     ----------
     %(adata)s
     %(model)s
-        It needs a decoder with a head for expression.
+        It needs a decoder with a head for expression, or a head for counts that reads cell vectors.
     recipe
         Name of one of the model's `gene_recipes` (see :func:`sclcm.models.describe`), or a `GeneRecipe` of one's own,
         such as one that asks for another depth.
@@ -57,6 +60,8 @@ def impute(
         Layer to read instead of `.X`.
     gene_key
         Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+    batch_key
+        As for :func:`sclcm.tl.embed`.
     %(running)s
     %(writing)s
 
@@ -66,7 +71,7 @@ def impute(
 
     `adata.layers['<model>_imputed' | key_added]` : array `(n_obs, n_vars)`, float32
         In the unit that the model was trained on; NaN for a gene that it does not know, and for a cell that expresses
-        no gene it knows.
+        no gene it knows. Counts are scaled to those that a cell has in known genes.
     `adata.uns['<model>_imputed' | key_added]` : dict
         `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
     """
@@ -79,16 +84,9 @@ def impute(
         raise ValueError(msg)
     keys = impute_keys(pretrained.name, key_added)
     pretrained = pretrained.reading(chosen)
-    data = open_input(adata, pretrained, layer=layer, gene_key=gene_key)
-    out = np.full(data.source.shape, np.nan, dtype=np.float32)
-    place = pretrained.vocabulary.token_ids[data.alignment.feature_index]
-
-    def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
-        for rows, predicted in decode(pretrained.lcm, batches, head=chosen.head, device=pretrained.device):
-            out[np.ix_(rows, data.alignment.var_index)] = predicted[:, place]
-            yield len(rows)
-
-    each_batch(data, pretrained, work, batch_size=batch_size or decoder_batch(pretrained))
+    data = open_input(adata, pretrained, layer=layer, gene_key=gene_key, batch_key=batch_key)
+    predict = _from_genes if chosen.cells is None else _from_cells
+    out = predict(data, pretrained, chosen, batch_size=batch_size)
     warn_of_empty_cells(data, pretrained, "their rows are NaN")
     params = {**provenance(pretrained), "recipe": recipe if isinstance(recipe, str) else str(recipe), **data.facts()}
 
@@ -97,3 +95,26 @@ def impute(
         target.uns[keys.uns] = {"params": params}
 
     return write(adata, change, copy=copy)
+
+
+def _from_genes(data: Input, pretrained: Pretrained, recipe: GeneRecipe, *, batch_size: int | None) -> np.ndarray:
+    """Return what a decoder says of each gene."""
+    out = np.full(data.source.shape, np.nan, dtype=np.float32)
+    place = pretrained.vocabulary.token_ids[data.alignment.feature_index]
+
+    def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
+        for rows, predicted in decode(pretrained.lcm, batches, head=recipe.head, device=pretrained.device):
+            out[np.ix_(rows, data.alignment.var_index)] = predicted[:, place]
+            yield len(rows)
+
+    each_batch(data, pretrained, work, batch_size=batch_size or decoder_batch(pretrained))
+    return out
+
+
+def _from_cells(data: Input, pretrained: Pretrained, recipe: GeneRecipe, *, batch_size: int | None) -> np.ndarray:
+    """Return what a head says of cells; of one without known genes it is nothing."""
+    out = np.full(data.source.shape, np.nan, dtype=np.float32)
+    for part, counts in impute_counts(data, pretrained, recipe, batch_size=batch_size):
+        out[part, data.alignment.var_index] = counts
+    out[data.empty_cells] = np.nan
+    return out

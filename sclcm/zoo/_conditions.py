@@ -20,6 +20,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class ConfigIs:
+    """The release's configuration has one of these values under a key."""
+
+    key: str
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True)
 class AnyOf:
     """One of these conditions holds."""
 

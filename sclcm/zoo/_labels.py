@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sclcm.encoding.sentences import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +51,13 @@ class GeneratedLabels:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """A file of the release that lists the names of classes, in their order.
+    """A file of the release that names classes; it may be missing.
 
     Parameters
     ----------
     files
-        Patterns of the file, in order of preference: a pickled array or list of names.
+        Patterns of the file, in order of preference: a pickled array or list of names, in their order, or a dictionary
+        number -> name.
     """
 
     files: tuple[str, ...]
@@ -67,11 +72,18 @@ class ClassLabels:
     head
         The head, which gives one logit a class.
     names
-        Names of the classes, in its order. A model whose file is missing scores classes without a name.
+        Names of the classes, in its order. Where no file names them, and `load` is not told their names, they are named
+        by their numbers.
     min_score
         Cells whose most probable class has less than this probability are given no label.
+    recipe
+        The recipe whose cell vectors the head reads; `None`: it reads token vectors.
+    encoding
+        How a matrix becomes sentences for the head, or `None` where that is as for embeddings.
     """
 
     head: str
-    names: LabelFile | tuple[str, ...]
+    names: LabelFile | tuple[str, ...] = ()
     min_score: float = 0.0
+    recipe: str | None = None
+    encoding: Encoding | None = None

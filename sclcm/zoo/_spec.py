@@ -10,7 +10,7 @@ from sclcm.checkpoints.keymap import KeyMap
 from sclcm.nn.readouts import GreedyDecoding, HeadConfig, MeanPooling, Pooling
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._checkpoints import Checkpoint, HubFiles  # noqa: F401, TC001 (zoo files take them from here)
-from sclcm.zoo._conditions import AnyOf, Asked, NoneOf
+from sclcm.zoo._conditions import AnyOf, Asked, ConfigIs, NoneOf
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._gene_vectors import VectorTable
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._gene_vectors import VectorFile, VectorGenes
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._modules import LinkedIds, PickledModule, Translation
-    from sclcm.zoo._recipes import GeneRecipe
+    from sclcm.zoo._recipes import BlockMean, GeneRecipe
     from sclcm.zoo._row_genes import RowGenes
     from sclcm.zoo._species import SpeciesTables
     from sclcm.zoo._submodels import InSubmodels
@@ -128,7 +128,7 @@ class Recipe:
     pooling
         How token vectors become one vector.
     layer
-        Which block's output is pooled: -1 the last, -2 the one before it, and so on.
+        Which block's output is pooled: -1 the last, -2 the one before it, and so on; or several.
     head
         A head applied to the pooled vector, or `None`.
     l2_normalize
@@ -152,7 +152,7 @@ class Recipe:
     """
 
     pooling: Pooling = field(default_factory=MeanPooling)
-    layer: int = -1
+    layer: int | BlockMean = -1
     head: str | None = None
     l2_normalize: bool = False
     mask_padding: bool = True
@@ -233,7 +233,7 @@ class LacksTensor:
     name: str
 
 
-Condition: TypeAlias = VocabularyHas | HasTensor | LacksTensor | Asked | AnyOf | NoneOf
+Condition: TypeAlias = VocabularyHas | HasTensor | LacksTensor | Asked | ConfigIs | AnyOf | NoneOf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +352,7 @@ class ModelSpec:
     sizes: Mapping[str, object] = field(default_factory=dict)
 
 
-def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> bool:
+def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary) -> bool:  # noqa: PLR0911
     """Whether a condition holds for a release."""
     match condition:
         case VocabularyHas(token):
@@ -363,6 +363,8 @@ def holds(condition: Condition, facts: ReleaseFacts, vocabulary: GeneVocabulary)
             return name not in facts.shapes
         case Asked(setting, value):
             return facts.given.get(setting.name) == value
+        case ConfigIs(key, values):
+            return facts.config.get(key) in values
         case AnyOf(conditions):
             return any(holds(each, facts, vocabulary) for each in conditions)
         case NoneOf(conditions):

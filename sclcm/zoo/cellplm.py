@@ -22,6 +22,8 @@ from sclcm.nn.set_configs import (
     TokenItself,
 )
 from sclcm.zoo._card import ModelCard
+from sclcm.zoo._labels import ClassLabels
+from sclcm.zoo._recipes import GeneRecipe
 from sclcm.zoo._spec import BesideWeights, Checkpoint, HasTensor, ModelSpec, Recipe, Variant
 from sclcm.zoo._vocabularies import ListedGenes
 
@@ -108,6 +110,11 @@ SPEC = ModelSpec(
         "embed": Recipe(pooling=TokenItself()),
         "backbone": Recipe(pooling=TokenItself()),
     },
+    # The authors' cell vector is that of a cluster that is drawn; ours is that of the most probable one.
+    gene_recipes={
+        "expression": GeneRecipe(head="counts", cells="embed"),
+        "expression_drawn": GeneRecipe(head="counts", cells="drawn"),
+    },
     variants=(
         # Fine-tuned classifiers have a plain latent layer, which the class head reads.
         Variant(
@@ -126,6 +133,7 @@ SPEC = ModelSpec(
                 Rename("head.mlp.{}.weight", "heads.cell_class.layers.{}.weight"),
                 Rename("head.mlp.{}.bias", "heads.cell_class.layers.{}.bias"),
             ),
+            labels=ClassLabels(head="cell_class", recipe="embed"),
         ),
         # The authors draw the cluster at random from one stream, even for embeddings; "drawn" draws it by the cell.
         Variant(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sclcm._sizes import Config, Count, Present, Shape, WherePresent
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename, Tie
 from sclcm.checkpoints.keyrules import DropCounting, DropFilled
 from sclcm.encoding.normalize import DivideByFactor, Log2
 from sclcm.encoding.select import ByRank
 from sclcm.encoding.sentences import Encoding
-from sclcm.encoding.values import Normalized
+from sclcm.encoding.values import Normalized, WholePart
 from sclcm.nn.configs import (
     BackboneConfig,
     ConstantSegment,
@@ -23,6 +25,7 @@ from sclcm.nn.prior_configs import JoinedInputs, Partners, PriorVectors, Species
 from sclcm.nn.readouts import FirstToken, MeanPooling, NormedValueHead, PooledClassHead, RestMean, TiedTokenHead
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._factors import PartialFactors
+from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._spec import Checkpoint, HasTensor, ModelSpec, Recipe, Variant, VocabularySource
 
 NORM = LayerNorm(eps=Config("layer_norm_eps"))
@@ -47,6 +50,15 @@ SOURCE = (
     "them beside these files, else counts are not divided"
 )
 LICENSE = "none stated: the repository has no licence file"
+
+# The authors compute a normalisation by library size, and do not use it.
+ENCODING = Encoding(
+    normalize=(DivideByFactor(factors="median"), Log2()),
+    select=ByRank(),
+    value=Normalized(),
+    max_tokens=Config("max_position_embeddings"),
+    reserved=Present(SPECIES),
+)
 
 SPEC = ModelSpec(
     name="genecompass",
@@ -91,14 +103,7 @@ SPEC = ModelSpec(
             ),
         )
     },
-    # The authors compute a normalisation by library size, and do not use it.
-    encoding=Encoding(
-        normalize=(DivideByFactor(factors="median"), Log2()),
-        select=ByRank(),
-        value=Normalized(),
-        max_tokens=Config("max_position_embeddings"),
-        reserved=Present(SPECIES),
-    ),
+    encoding=ENCODING,
     architecture=LCMConfig(
         d_model=Config("hidden_size"),
         gene=TableEncoder(n_tokens=Shape(WORDS)),
@@ -228,16 +233,19 @@ SPEC = ModelSpec(
                 Rename("cls4value.predictions.transform.LayerNorm.bias", "heads.value.norm.bias"),
             ),
         ),
-        # A fine-tuned classifier pools the first place, that of the species.
+        # A fine-tuned classifier pools the first place, that of the species. In the authors' code for it every cell
+        # counts as human, and values have lost their fractions.
         Variant(
             when=(HasTensor("classifier.weight"), HasTensor("bert.pooler.dense.weight")),
             heads={"cell_class": PooledClassHead(n_classes=Shape("classifier.weight"))},
+            architecture={"species": 0},
             keys=KeyMap(
                 Rename("bert.pooler.dense.weight", "heads.cell_class.dense.weight"),
                 Rename("bert.pooler.dense.bias", "heads.cell_class.dense.bias"),
                 Rename("classifier.weight", "heads.cell_class.out.weight"),
                 Rename("classifier.bias", "heads.cell_class.out.bias"),
             ),
+            labels=ClassLabels(head="cell_class", encoding=replace(ENCODING, value=WholePart())),
         ),
     ),
     checkpoints={

@@ -19,6 +19,7 @@ from sclcm.nn.configs import (
 )
 from sclcm.nn.readouts import FirstToken, MeanPooling, PooledClassHead, TiedTokenHead, TokenClassHead
 from sclcm.zoo._card import ModelCard
+from sclcm.zoo._labels import ClassLabels, LabelFile
 from sclcm.zoo._spec import (
     Checkpoint,
     GeneFactors,
@@ -159,6 +160,7 @@ SPEC = ModelSpec(
                 Rename("classifier.weight", "heads.cell_class.out.weight"),
                 Rename("classifier.bias", "heads.cell_class.out.bias"),
             ),
+            labels=ClassLabels(head="cell_class", names=LabelFile(files=("*id_class_dict.pkl",))),
         ),
         Variant(
             when=(HasTensor("classifier.weight"), LacksTensor("bert.pooler.dense.weight")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sclcm._sizes import Config, Count, Shape
 from sclcm.checkpoints.keymap import Drop, DropUnder, KeyMap, Rename, StripPrefix
 from sclcm.encoding.context import ArrayChoice, ContextToken
@@ -22,6 +24,9 @@ from sclcm.nn.fixed_configs import SinusoidalPositions
 from sclcm.nn.readouts import LinearHead, MeanPooling, TokenClassHead
 from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._card import ModelCard
+from sclcm.zoo._conditions import ConfigIs
+from sclcm.zoo._labels import ClassLabels
+from sclcm.zoo._recipes import BlockMean
 from sclcm.zoo._spec import Checkpoint, HasTensor, InWeights, LacksTensor, ModelSpec, Recipe, Variant
 from sclcm.zoo._vocabularies import VarNames
 
@@ -130,6 +135,11 @@ LICENSE = "BSD-3-Clause (the authors' code); that of the weights is stated where
 MENDELEY = "Mendeley Data 87gm9hrgm8 (weights); data/model_means of github.com/theislab/nicheformer (the other files)"
 MEAN_FILES = (*MEANS["dissociated"], *MEANS["merfish"], *MEANS["cosmx"], *MEANS["xenium"])
 
+# Fine-tuned models read the average over some blocks, and predict numbers of a cell, or its class.
+TUNED = Recipe(pooling=PlaceMean(n_places=LONGEST, skip=3), layer=BlockMean(blocks=Config("extract_layers")))
+TUNED_WITH_CONTEXT = replace(TUNED, pooling=PlaceMean(n_places=LONGEST))
+CLASSIFICATION = ("niche_classification", "niche_binary_classification")
+
 SPEC = ModelSpec(
     name="nicheformer",
     title="Nicheformer: a BERT over the genes of a cell in order of rank, told species, assay and modality",
@@ -214,7 +224,7 @@ SPEC = ModelSpec(
     },
     weights=("*.ckpt", "model.safetensors"),
     config=InWeights(key="hyper_parameters", tensors="state_dict", beside="config.json"),
-    requires={"batch_first": True, "autoregressive": False},
+    requires={"batch_first": True, "autoregressive": False, "function_layers": "mean", "pool": "mean"},
     variants=(
         Variant(
             when=(HasTensor("positional_embedding.weight"),),
@@ -249,6 +259,18 @@ SPEC = ModelSpec(
                 "cell": LinearHead(d_in=Shape("linear_head.weight", 1), d_out=Shape("linear_head.weight"), bias=False)
             },
             keys=KeyMap(Rename("linear_head.weight", "heads.cell.out.weight")),
+        ),
+        Variant(
+            when=(HasTensor("linear_head.weight"),),
+            recipes={"fine_tuned": TUNED, "predicted": replace(TUNED, head="cell")},
+        ),
+        Variant(
+            when=(HasTensor("linear_head.weight"), ConfigIs("without_context", (False,))),
+            recipes={"fine_tuned": TUNED_WITH_CONTEXT, "predicted": replace(TUNED_WITH_CONTEXT, head="cell")},
+        ),
+        Variant(
+            when=(HasTensor("linear_head.weight"), ConfigIs("supervised_task", CLASSIFICATION)),
+            labels=ClassLabels(head="cell", recipe="fine_tuned"),
         ),
     ),
     checkpoints={

@@ -23,6 +23,7 @@ from sclcm.nn.configs import (
 )
 from sclcm.nn.readouts import CellClassHead, CellGeneHead, FirstToken, TokenMean, ValueHead, ValueWeightedSum
 from sclcm.zoo._card import ModelCard
+from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._spec import Checkpoint, HasTensor, ModelSpec, Recipe, Variant, VocabularySource
 
 NORM = LayerNorm(eps=1e-5)
@@ -252,6 +253,7 @@ SPEC = ModelSpec(
                 Rename("cls_decoder.out_layer.weight", "heads.cell_class.out.weight"),
                 Rename("cls_decoder.out_layer.bias", "heads.cell_class.out.bias"),
             ),
+            labels=ClassLabels(head="cell_class"),
         ),
         # Tells the batches apart, behind a reversed gradient, so that training makes cells forget theirs.
         Variant(

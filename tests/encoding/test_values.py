@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from scipy.sparse import csr_matrix
 
 from sclcm.encoding.draws import CellRandom
-from sclcm.encoding.values import Bins, EqualWidthBins, Normalized, quantile_bins, quantile_edges, spread
+from sclcm.encoding.values import Bins, EqualWidthBins, Normalized, WholePart, quantile_bins, quantile_edges, spread
 
 counts = npst.arrays(np.float32, st.integers(1, 130), elements=st.integers(1, 12).map(float))
 reals = npst.arrays(np.float32, st.integers(1, 130), elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False))
@@ -161,3 +161,8 @@ def test_bins_of_equal_width_count_from_one_to_the_largest_value():
 def test_normalized_values_are_passed_on():
     values = np.array([0.5, 2], dtype=np.float32)
     assert Normalized().apply(values, np.array([0, 2]), drawn([])) is values
+
+
+def test_whole_part_is_what_stands_before_the_point():
+    values = np.array([0.9, 2, 3.5], dtype=np.float32)
+    assert WholePart().apply(values, np.array([0, 3]), drawn([])).tolist() == [0, 2, 3]

@@ -130,6 +130,17 @@ def test_partners_matter_in_cells_of_their_species_only():
 
 
 @torch.inference_mode()
+def test_all_cells_may_be_taken_for_one_species():
+    module, tokens = randomized(LCM(CONFIG)).embed, with_place()
+    taken = LCM(dataclasses.replace(CONFIG, species=0)).eval().embed
+    taken.load_state_dict(module.state_dict())
+    human = dataclasses.replace(tokens, species_b=torch.zeros(3, dtype=torch.int64))
+    torch.testing.assert_close(taken(tokens), module(human))
+    assert not torch.allclose(taken(tokens), module(tokens))
+    assert torch.compile(taken, backend="aot_eager", fullgraph=True)(tokens).equal(taken(tokens))
+
+
+@torch.inference_mode()
 def test_value_may_be_left_out():
     module = randomized(JoinedInputs(dataclasses.replace(FUSION, has_value=False), WIDTH))
     assert module.up.in_features == 3 * WIDTH

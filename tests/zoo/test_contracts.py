@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -568,7 +569,9 @@ def numbers_of_tasks(case, adata, **given):
             if recipe.head is not None and mine:
                 found[name] = sclcm.tl.impute(adata, recipe=name, **keys).layers["found"]
     if case.model.labels is not None or case.model.prototypes is not None:
-        told = sclcm.tl.annotate(adata, **keys).obs
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No file names the", UserWarning)
+            told = sclcm.tl.annotate(adata, batch_key=case.batch_key, **keys).obs
         found["annotate"] = told["found"].cat.codes.to_numpy(dtype=np.float32, copy=True)[:, None]
         found["annotate"] += told.filter(like="found_score").to_numpy(dtype=np.float32).sum(1, keepdims=True)
     return found

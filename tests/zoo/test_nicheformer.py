@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import sclcm
 import sclcm.reference
 from sclcm._settings import settings
 from sclcm.models import describe, load, verify
@@ -107,20 +108,62 @@ def test_fine_tuned_model_has_its_own_head(stored, release, adata):
     with pytest.raises(ValueError, match="lacks 'context_length'; pass it"):
         loaded(release)
     asked = ("context_length", "nheads", "dropout", "specie", "assay", "modality")
-    tuned = loaded(release, **{name: stored["hyper_parameters"][name] for name in asked})
-    cells = torch.from_numpy(vectors(adata, tuned))
-    found = tuned.lcm.heads["cell"](cells)
+    settings_ = {name: stored["hyper_parameters"][name] for name in asked}
+    with pytest.raises(ValueError, match="lacks 'extract_layers'; pass it"):
+        loaded(release, **settings_)
+    tuned = loaded(release, extract_layers=[1], **settings_)
+    cells = torch.from_numpy(sclcm.tl.embed(adata, tuned, copy=True).obsm["X_nicheformer"])
     wanted = torch.tanh(cells @ head["pooler_head.weight"].T + head["pooler_head.bias"]) @ head["linear_head.weight"].T
+    found = torch.from_numpy(sclcm.tl.embed(adata, tuned, recipe="predicted", copy=True).obsm["X_nicheformer"])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_fine_tuned_model_without_a_layer_between_has_a_plain_head(stored, release):
+def fine_tuned(stored, release, **settings_):
+    """Write a fine-tuned model with a plain head and load it; return its head's weight as well."""
     state = {f"backbone.{name}": tensor for name, tensor in stored["state_dict"].items()}
-    state["linear_head.weight"] = torch.randn(7, 32)
-    torch.save({"state_dict": state, "hyper_parameters": stored["hyper_parameters"]}, release / "tuned.ckpt")
+    state["linear_head.weight"] = torch.randn(7, 32, generator=torch.Generator().manual_seed(0))
+    settings_ = {**stored["hyper_parameters"], "extract_layers": [0, 1], "function_layers": "mean", **settings_}
+    torch.save({"state_dict": state, "hyper_parameters": settings_}, release / "tuned.ckpt")
+    return state["linear_head.weight"]
+
+
+def test_fine_tuned_model_reads_the_mean_of_its_blocks(stored, release, adata, model):
+    weight = fine_tuned(stored, release)
     tuned = loaded(release)
-    assert tuned.lcm.heads["cell"].out.weight.shape == (7, 32)
     assert tuned.lcm.heads["cell"].out.bias is None
+    assert tuned.labels is None
+    both = [
+        sclcm.tl.embed(adata, model, recipe=name, copy=True).obsm["X_nicheformer"]
+        for name in ("embed", "second_to_last")
+    ]
+    vectors_ = np.mean(both, axis=0)
+    for recipe, wanted in (("fine_tuned", vectors_), ("predicted", vectors_ @ weight.numpy().T)):
+        found = sclcm.tl.embed(adata, tuned, recipe=recipe, copy=True).obsm["X_nicheformer"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    fine_tuned(stored, release, without_context=False)
+    with_context = sclcm.tl.embed(adata, loaded(release), recipe="fine_tuned", copy=True).obsm["X_nicheformer"]
+    assert np.abs(with_context - vectors_).max() > 1e-3
+    for setting in ({"function_layers": "concat"}, {"pool": "cls"}):
+        fine_tuned(stored, release, **setting)
+        with pytest.raises(ValueError, match="only models with 'mean' are known"):
+            loaded(release)
+    fine_tuned(stored, release, extract_layers=[2])
+    with pytest.raises(ValueError, match=r"names the blocks \(2,\); expected numbers from 0 to 1"):
+        sclcm.tl.embed(adata, loaded(release), recipe="fine_tuned")
+
+
+def test_fine_tuned_model_labels_niches(stored, release, adata, tmp_path):
+    weight = fine_tuned(stored, release, supervised_task="niche_classification")
+    tuned = loaded(release, labels=[f"niche {i}" for i in range(7)])
+    vectors_ = sclcm.tl.embed(adata, tuned, recipe="fine_tuned", copy=True).obsm["X_nicheformer"]
+    found = sclcm.tl.annotate(adata, tuned, copy=True).obs
+    wanted = (vectors_ @ weight.numpy().T).argmax(1)
+    assert found["nicheformer_label"].tolist() == [f"niche {i}" for i in wanted]
+    tuned.save(tmp_path / "saved")
+    again = sclcm.tl.annotate(adata, sclcm.models.load(tmp_path / "saved", device="cpu"), copy=True).obs
+    assert again["nicheformer_label"].equals(found["nicheformer_label"])
+    with pytest.raises(ValueError, match="2 names of classes do not fit the model, whose head scores 7"):
+        loaded(release, labels=["a", "b"])
 
 
 def test_model_with_computed_positions_has_no_table_of_them(stored, release, adata):

@@ -222,14 +222,19 @@ def test_labels_go_with_a_saved_model(adata, tuned, tmp_path):
 def test_fine_tuned_model_without_names_of_its_classes_still_embeds(adata, release):
     (release / "label_dict").unlink()
     model = load(release / TUNED, family="scbert", device="cpu")
-    assert model.labels is None
+    with pytest.warns(UserWarning, match=r"No file names the 4 classes .* `load\(\.\.\., labels=\[\.\.\.\]\)`"):
+        found = sclcm.tl.annotate(adata, model, copy=True).obs["scbert_label"]
+    assert set(found) <= {"0", "1", "2", "3", "unknown"}
+    named = load(release / TUNED, family="scbert", device="cpu", labels=list("wxyz"))
+    name_of = dict(zip([*"0123", "unknown"], [*"wxyz", "unknown"], strict=True))
+    assert sclcm.tl.annotate(adata, named, copy=True).obs["scbert_label"].tolist() == [name_of[name] for name in found]
     assert sclcm.tl.embed(adata, model, copy=True).obsm["X_scbert"].any()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array(["a", "b", "c"], dtype=object), "3 names of classes lie beside the model"),
+        (np.array(["a", "b", "c"], dtype=object), "3 names of classes do not fit the model, whose head scores 4"),
         (np.array(["a", "b", "b", "c"], dtype=object), "names a class twice"),
         (np.arange(4), "lists no names of classes"),
         ({"a": 1}, "lists no names of classes"),

@@ -318,7 +318,7 @@ def test_recipes_of_the_decoder_are_told_apart(adata, gene, cell):
     with pytest.raises(ValueError, match=r"`recipe` is 'embed'; 'scfoundation\.gene' has 'genes'"):
         decode_genes(adata, gene, recipe="embed")
     headless = dataclasses.replace(gene.gene_recipes["genes"], head="value")
-    with pytest.raises(ValueError, match=r"`recipe.head` is 'value'; .* has the heads \['expression'\]"):
+    with pytest.raises(ValueError, match=r"`recipe` reads the head 'value'; the decoder of .* has \['expression'\]"):
         decode_genes(adata, gene, recipe=headless)
     with pytest.raises(ValueError, match="'sclcm-mini' has no decoder"):
         sclcm.tl.impute(adata, "sclcm-mini")

@@ -35,9 +35,7 @@ HEAD = TunedHead(
         ("cls_classifier_bias", "classifier.bias"),
     ),
 )
-# The authors' collator for classification turns values into whole numbers, and their classifier takes all cells for
-# human ones.
-LOGITS = TunedLogits(head=HEAD, species=0)
+LOGITS = TunedLogits(head=HEAD)
 
 
 def _of_species(name: str) -> dict[str, Probe]:

@@ -6,6 +6,8 @@ Made by the authors' code at theislab/nicheformer@485cadbc on a tiny random chec
 
 from __future__ import annotations
 
+from functools import partial
+
 from sclcm.reference._context_probes import (
     AlignedCounts,
     CompanionArray,
@@ -13,11 +15,10 @@ from sclcm.reference._context_probes import (
     CorruptedIds,
     CorruptedLoss,
     Features,
+    FineTuned,
     GeneTokens,
     GeneVectors,
-    GivenHead,
     HeadWeight,
-    MeanOverLayers,
     NormalizedCounts,
     PaddedTokens,
     PlaceVectors,
@@ -37,7 +38,7 @@ DRAW = Corrupted(
     tokens=PaddedTokens(told=TOLD), ids="mlm_input_ids", mask="mlm_mask", first_random=10, kept="dissociated"
 )
 BLOCKS = Said(pattern=r"extract_layers=\[([\d, ]+)\]", otherwise=("0", "1"), of="ft_logits")
-FINE_TUNED = MeanOverLayers(blocks=BLOCKS, told=TOLD)
+fine_tuned = partial(FineTuned, weights="ft_w_", blocks=BLOCKS, told=TOLD)
 
 ARRAYS = {
     "vocab_genes": Features(),
@@ -63,6 +64,6 @@ ARRAYS = {
     "mlm_targets": PredictedTargets(given=DRAW),
     "mlm_loss": CorruptedLoss(given=DRAW, head="token"),
     "ft_w_*": HeadWeight(),
-    "ft_representation": FINE_TUNED,
-    "ft_logits": GivenHead(weights="ft_w_", vectors=FINE_TUNED),
+    "ft_representation": fine_tuned(recipe="fine_tuned"),
+    "ft_logits": fine_tuned(recipe="predicted"),
 }
