@@ -177,13 +177,13 @@ class ReleaseFacts:
 
     def _config(self, keys: tuple[str, ...], default: int | None) -> Any:
         if keys[0] in self.given:
-            return _as_tuple(self.given[keys[0]])
+            return self.given[keys[0]]
         for key in keys:
             value: Any = self.config
             for part in key.split("."):
                 value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
             if value is not _MISSING:
-                return _as_tuple(value)
+                return value
         if default is not None:
             return default
         msg = f"The release's configuration lacks {keys[0]!r}; pass it, as in `load(..., {keys[0]}=...)`."
@@ -202,15 +202,11 @@ class ReleaseFacts:
         return shape[axis]
 
 
-def _as_tuple(value: Any) -> Any:
-    """Return a list as the tuple that declarations hold, other values as they are."""
-    return tuple(value) if isinstance(value, list) else value
-
-
 def resolve_sizes(declaration: T, facts: ReleaseFacts) -> T:
     """Return a copy of a (nested, frozen) declaration with every rule replaced by its value in a release."""
     if isinstance(declaration, _RULES):
-        return facts.value(declaration)
+        value = facts.value(declaration)
+        return tuple(value) if isinstance(value, list) else value  # type: ignore[return-value]
     if isinstance(declaration, WherePresent):
         return resolve_sizes(declaration.part, facts) if declaration.tensor in facts.shapes else None  # type: ignore[return-value]
     if dataclasses.is_dataclass(declaration) and not isinstance(declaration, type):

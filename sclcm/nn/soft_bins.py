@@ -44,11 +44,14 @@ class SoftBins(nn.Module):
         return (values.unsqueeze(-1) == marks).any(-1)
 
     def weights(self, values: Tensor) -> Tensor:
-        """Return how much a number belongs to each bin; any shape in, an axis of bins more out, float32, sums of 1."""
-        given = values.unsqueeze(-1).to(self.up.weight.dtype)
-        hidden = functional.leaky_relu(linear(given, self.up.weight, self.up.bias), self.slope)
-        scores = linear(hidden, self.scores.weight, self.scores.bias)
-        return torch.softmax((self.direct * hidden + scores).float(), dim=-1)
+        """Return how much a number belongs to each bin; any shape in, an axis of bins more out, float32, sums of 1.
+
+        All of it is computed in float32: of a number in half precision two or three digits are left, and the softmax
+        would make much of what is lost. The layers are narrow, so that it costs little.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            hidden = functional.leaky_relu(_in_float32(values.float().unsqueeze(-1), self.up), self.slope)
+            return torch.softmax(self.direct * hidden + _in_float32(hidden, self.scores), dim=-1)
 
     def forward(self, values: Tensor) -> Tensor:
         """Turn numbers of any shape into vectors, with an axis more."""
@@ -59,6 +62,11 @@ class SoftBins(nn.Module):
         for vector_d, value in zip(self.marks.weight, self._marked, strict=True):
             x_nd = torch.where((values == value).unsqueeze(-1), vector_d.to(x_nd.dtype), x_nd)
         return x_nd
+
+
+def _in_float32(x_nd: Tensor, layer: nn.Linear) -> Tensor:
+    """Apply a linear layer of any type to numbers in float32."""
+    return linear(x_nd, layer.weight.float(), None if layer.bias is None else layer.bias.float())
 
 
 class AddedBins(nn.Module):

@@ -80,6 +80,17 @@ def test_half_precision_is_near(config):
         assert (found.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("config", [CONSTANT, LEARNED])
+def test_shares_of_bins_are_computed_in_single_precision_whatever_the_weights_are(config):
+    module, values = soft_bins(config).bfloat16(), torch.tensor(VALUES)
+    exact = soft_bins(config)
+    exact.load_state_dict({name: tensor.float() for name, tensor in module.state_dict().items()})
+    assert module.weights(values).equal(exact.weights(values))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert exact.weights(values).equal(module.weights(values))
+
+
 def test_gradients_reach_every_weight():
     module = SoftBins(dataclasses.replace(CONSTANT, direct=None), WIDTH)
     module(torch.tensor(VALUES)).square().sum().backward()
