@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import pandas as pd
 
 from sclcm._settings import settings
@@ -19,6 +18,8 @@ from sclcm.genes.table import Species
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
 
     from sclcm.genes.align import GeneAlignment
     from sclcm.genes.vocabulary import GeneVocabulary
@@ -92,11 +93,11 @@ def gene_names(var: pd.DataFrame, gene_key: str) -> list[str]:
             f"`gene_key`, or `gene_key={VAR_NAMES!r}` for the names of var themselves"
         )
         raise ValueError(msg)
-    is_missing = names.isna().to_numpy()
-    listed = [str(name).strip() for name in names.tolist()]
-    for i in np.flatnonzero(is_missing).tolist():
-        listed[i] = ""
-    return listed
+    listed = names.tolist()
+    if {*map(type, listed)} == {str}:
+        return list(map(str.strip, listed))
+    missing = names.isna().tolist()
+    return ["" if is_missing else str(name).strip() for name, is_missing in zip(listed, missing, strict=True)]
 
 
 def candidate_columns(var: pd.DataFrame, preferred: Sequence[str]) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import copy
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -117,11 +119,24 @@ def cut_rows(rows: Any, start: int, stop: int) -> csr_matrix:
     """Return some rows of a CSR matrix in the memory of the whole; scipy's constructor may copy small parts."""
     indptr = rows.indptr[start : stop + 1]
     cut = slice(int(indptr[0]), int(indptr[-1]))
-    part = csr_matrix((stop - start, rows.shape[1]), dtype=rows.dtype)
-    part.data = rows.data[cut]
-    part.indices = rows.indices[cut].astype(np.int32, copy=False)
-    part.indptr = (indptr - indptr[0]).astype(np.int32, copy=False)
-    return part
+    return bare_csr(
+        rows.data[cut],
+        rows.indices[cut].astype(np.int32, copy=False),
+        (indptr - indptr[0]).astype(np.int32, copy=False),
+        n_columns=rows.shape[1],
+    )
+
+
+def bare_csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, *, n_columns: int) -> csr_matrix:
+    """Return a CSR matrix of exactly these arrays, unchecked: they are right, and checks take time."""
+    matrix = copy(_empty((len(indptr) - 1, n_columns)))
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _empty(shape: tuple[int, int]) -> csr_matrix:
+    return csr_matrix(shape)
 
 
 def sort_columns(rows: csr_matrix) -> csr_matrix:

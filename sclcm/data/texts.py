@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sclcm.data.validation import check_values
-from sclcm.encoding.select import ByRank
+from sclcm.encoding.select import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ def ranked_names(source: MatrixSource, names: Sequence[str], *, n_genes: int, co
     for start in range(0, source.shape[0], CHUNK_CELLS):
         rows = source.view(start, start + CHUNK_CELLS)
         check_values(rows, source, start=start, check="any", consumer=consumer)
-        for place in ByRank().rows(rows.data.astype(np.float32), rows.indptr, rows.nnz):
-            genes = rows.indices[place]
+        ordered, _ = ranked(rows.data, rows.indices, rows.indptr, limit=rows.nnz)
+        for first, last in itertools.pairwise(rows.indptr.tolist()):
+            genes = ordered[first:last]
             yield [names[gene] for gene in genes[named[genes]][:n_genes].tolist()]

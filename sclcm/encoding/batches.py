@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ class TokenBatch:
     rows
         Row number of each cell in the data set, shape `(cells,)`.
     token_ids
-        Shape `(cells, tokens)`, int64.
+        Shape `(cells, tokens)`, int32.
     features
         Feature of each token, `-1` for special tokens and padding, shape `(cells, tokens)`.
     mask
@@ -116,26 +117,27 @@ class _Cells:
         self._rows = np.concatenate([piece.rows for piece in pieces])
         names = pieces[0].scalars
         self._scalars = {name: np.concatenate([piece.scalars[name] for piece in pieces]) for name in names}
-        self._piece_of = np.repeat(np.arange(len(pieces)), [piece.n_cells for piece in pieces])
-        self._start_of = np.concatenate([piece.indptr[:-1] for piece in pieces])
+        self._spans = [(piece, *span) for piece in pieces for span in pairwise(piece.indptr.tolist())]
+        self._has_absent = any((piece.features == ABSENT).any() for piece in pieces)
 
     def pad(self, cells: np.ndarray, *, pad: int, width: int) -> TokenBatch:
         """Put some cells into a rectangle."""
         shape = (len(cells), width)
         channels = self._pieces[0].values
-        token_ids, features = np.full(shape, pad, dtype=np.int64), np.full(shape, SPECIAL, dtype=np.int32)
-        lengths = self.lengths[cells]
+        token_ids, features = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)
         values = {name: np.zeros(shape, dtype=flat.dtype) for name, flat in channels.items()}
-        places = zip(self._piece_of[cells].tolist(), self._start_of[cells].tolist(), lengths.tolist(), strict=True)
+        mask = np.zeros(shape, dtype=bool)
         # Cell by cell: copying a sentence costs less than gathering its tokens one by one.
-        for i, (number, start, length) in enumerate(places):
-            piece, stop = self._pieces[number], start + length
-            token_ids[i, :length] = piece.token_ids[start:stop]
-            features[i, :length] = piece.features[start:stop]
+        for i, cell in enumerate(cells.tolist()):
+            piece, start, stop = self._spans[cell]
+            length = stop - start
+            token_ids[i, :length], token_ids[i, length:] = piece.token_ids[start:stop], pad
+            features[i, :length], features[i, length:] = piece.features[start:stop], SPECIAL
+            mask[i, :length] = True
             for name, rectangle in values.items():
                 rectangle[i, :length] = piece.values[name][start:stop]
-        mask = np.arange(width) < lengths[:, None]
-        mask &= features != ABSENT
+        if self._has_absent:
+            mask &= features != ABSENT
         return TokenBatch(
             rows=self._rows[cells],
             token_ids=token_ids,

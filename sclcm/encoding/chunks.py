@@ -23,7 +23,7 @@ class CellChunk:
     counts
         Counts over the model's features, shape `(cells, features)`, canonical CSR: sorted indices, neither
         duplicates nor explicit zeros. Only where the vocabulary keeps several var of one feature apart, a row stores
-        that feature more than once.
+        that feature more than once; and only where the reader was told so, indices are not sorted.
     totals
         Sum of each full row, over all genes measured, shape `(cells,)`.
     n_genes
@@ -52,9 +52,8 @@ class CellChunk:
     typical_total: float | None = None
     measured: np.ndarray | None = None
 
-    def features_at(self, stored: np.ndarray) -> np.ndarray:
-        """Return the features of stored counts, by their positions."""
-        columns = self.counts.indices.take(stored)
+    def features_of(self, columns: np.ndarray) -> np.ndarray:
+        """Return the features that columns of the counts stand for."""
         return columns if self.var_features is None else self.var_features[columns]
 
     @property

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sclcm._sizes import Size, as_int
+from sclcm.encoding.taken import GENE, StoredValues, Taken
 
 if TYPE_CHECKING:
     from sclcm.encoding.draws import CellRandom
-    from sclcm.encoding.normalize import Arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,50 +39,37 @@ class SampledGroups:
     place: str
     close: str
 
-    def sample(
-        self,
-        weights: np.ndarray,
-        token_ids: np.ndarray,
-        indptr: np.ndarray,
-        *,
-        arrays: Arrays,
-        close: int,
-        random: CellRandom,
-    ) -> list[np.ndarray]:
-        """Return, for each cell, the positions of its tokens among the stored values.
+    def take(self, cells: StoredValues, limit: int) -> Taken:
+        """Draw genes of each cell: by `"sample"`, a number for each, and `"groups"`, one for each group by its token.
 
-        Parameters
-        ----------
-        weights
-            Values of all cells, one after the other, shape `(stored,)`.
-        token_ids
-            Tokens of the stored values, likewise.
-        indptr
-            Where each cell begins.
-        arrays
-            Companion arrays.
-        close
-            Token id of the token that ends a group.
-        random
-            Uniform numbers: `"sample"`, one for each draw, and `"groups"`, one for each group in ascending order of
-            its token.
-
-        Returns
-        -------
-        Positions; a token that is no gene is there as `-1 - token id`. A cell without values has no tokens.
+        `ValueError` if that is more than `limit` tokens; a sample is not cut, which would lose the groups at its end.
+        A cell without values has no tokens.
         """
-        groups, places = arrays[self.group], arrays[self.place]
-        rows = []
-        for cell, (start, stop) in enumerate(itertools.pairwise(indptr.tolist())):
-            if start == stop:
-                rows.append(np.zeros(0, dtype=np.int64))
-                continue
-            uniforms = random.numbers("sample", cell, n=as_int(self.n_draws))
-            drawn = start + draw_weighted(weights[start:stop], uniforms)
-            tokens = token_ids[drawn]
-            order = _in_groups(groups[tokens], places[tokens], drawn, cell=cell, random=random)
-            rows.append(_framed(drawn[order], groups[tokens[order]], close))
-        return rows
+        close = cells.vocabulary.specials[self.close]
+        rows = [self._row(cells, cell, span, close=close) for cell, span in enumerate(cells.spans())]
+        taken = cells.rows([np.maximum(row, 0) for row in rows])
+        if (longest := taken.lengths.max(initial=0)) > limit:
+            cell = cells.start + int(np.argmax(taken.lengths))
+            msg = (
+                f"The sentence of cell {cell} would have {longest:,} tokens between its first and its last, and the "
+                f"model takes {limit:,}: its genes lie in many groups, each with two tokens of its own. Draw fewer "
+                "genes of each cell."
+            )
+            raise ValueError(msg)
+        drawn = np.concatenate([*rows, np.zeros(0, dtype=np.int64)])
+        return replace(taken, special_ids=np.where(drawn < 0, -1 - drawn, GENE).astype(np.int32))
+
+    def _row(self, cells: StoredValues, cell: int, span: tuple[int, int], *, close: int) -> np.ndarray:
+        """Return the places of a cell's tokens among the stored values; a token that is no gene as `-1 - token id`."""
+        start, stop = span
+        if start == stop:
+            return np.zeros(0, dtype=np.int64)
+        groups, places = cells.arrays[self.group], cells.arrays[self.place]
+        uniforms = cells.random.numbers("sample", cell, n=as_int(self.n_draws))
+        drawn = start + draw_weighted(cells.values[start:stop], uniforms)
+        tokens = cells.vocabulary.token_ids[cells.columns[drawn]]
+        order = _in_groups(groups[tokens], places[tokens], drawn, cell=cell, random=cells.random)
+        return _framed(drawn[order], groups[tokens[order]], close)
 
 
 def draw_weighted(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:

@@ -33,7 +33,8 @@ class DivideByFactor:
 
     def apply(self, data: np.ndarray, chunk: CellChunk, arrays: Arrays) -> np.ndarray:
         """Return values for the stored counts, shape `(stored,)`, float32."""
-        return data / arrays[self.factors].astype(np.float32).take(chunk.counts.indices)
+        factors = arrays[self.factors].astype(np.float32, copy=False).take(chunk.counts.indices)
+        return np.divide(data, factors, out=factors)
 
 
 @dataclass(frozen=True, kw_only=True)

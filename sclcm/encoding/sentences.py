@@ -11,18 +11,9 @@ from sclcm._sizes import Flag, Number, Size, as_int
 from sclcm.encoding.depth import DepthTokens, StoredTotal, add_depth_tokens
 from sclcm.encoding.draws import CellRandom, Draws
 from sclcm.encoding.factors import DivideByChosen, StoreUndefined
-from sclcm.encoding.groups import SampledGroups
-from sclcm.encoding.normalize import Arrays, LogNormalize, NormalizeStep, library_sizes, normalize
-from sclcm.encoding.select import (
-    ByQuicksort,
-    ByRank,
-    InOrder,
-    InVarOrder,
-    LargestMagnitude,
-    Reversed,
-    SelectStep,
-    WeightedSample,
-)
+from sclcm.encoding.normalize import Arrays, DivideByFactor, LogNormalize, NormalizeStep, library_sizes, normalize
+from sclcm.encoding.select import ByRank, InVarOrder, SelectStep
+from sclcm.encoding.taken import GENE, StoredValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +99,15 @@ class Encoding:
     def by_var(self) -> bool:
         """Whether sentences follow the order of var in the data, and not that of the vocabulary."""
         return isinstance(self.select, InVarOrder)
+
+    @property
+    def any_order(self) -> bool:
+        """Whether rows may store their genes in any order: their tokens follow from each value and its gene alone."""
+        return (
+            isinstance(self.select, ByRank)
+            and all(isinstance(step, DivideByFactor) for step in self.normalize)
+            and (self.value, self.expand, self.recount, self.depth) == (None, None, None, None)
+        )
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
@@ -207,28 +207,29 @@ def encode(
     n_before, n_special = prefix_bp.shape[1], prefix_bp.shape[1] + len(suffix)
     limit = _room(encoding, n_special - encoding.n_reserved) if limit is None else limit
     chunk = stored_counts(chunk, encoding, arrays)
-    indptr = chunk.counts.indptr
     random = CellRandom(counts=chunk.counts, random_state=random_state, draws=draws or {})
     data = normalize(encoding.normalize, chunk, arrays)
-    if isinstance(encoding.select, SampledGroups):
-        taken = _take_groups(encoding.select, chunk, data, vocabulary=vocabulary, arrays=arrays, random=random)
-        _check_room(taken, limit, chunk)
-    else:
-        taken = _take(encoding.select, data, indptr, limit=limit, random=random)
-    lengths = np.array([len(row) for row in taken], dtype=np.int64)
-    order = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
-    inner = order < 0  # special tokens among the genes, of which only grouped samples have some
-    stored = np.where(inner, 0, order) if isinstance(encoding.select, SampledGroups) else order
-    features = chunk.features_at(stored)
+    stored = StoredValues(
+        values=data,
+        columns=chunk.counts.indices,
+        indptr=chunk.counts.indptr,
+        random=random,
+        vocabulary=vocabulary,
+        arrays=arrays,
+        keeps_places=encoding.value is not None,
+        start=chunk.start,
+    )
+    taken = encoding.select.take(stored, limit)
+    lengths = taken.lengths
+    features = chunk.features_of(taken.columns)
     token_ids = vocabulary.token_ids.take(features)
-    channels = {}
-    fill = float(encoding.special_value)  # type: ignore[arg-type]
+    channels, fill = {}, float(encoding.special_value)  # type: ignore[arg-type]
     if encoding.value is not None:
-        channels["value"] = encoding.value.apply(data, indptr, random)[stored]
-    if isinstance(encoding.select, SampledGroups):
-        features[inner], token_ids[inner] = SPECIAL, -1 - order[inner]
-        for channel in channels.values():
-            channel[inner] = fill
+        channels["value"] = encoding.value.apply(data, chunk.counts.indptr, random)[taken.places]
+    if taken.special_ids is not None:
+        inner = taken.special_ids != GENE
+        features, token_ids = np.where(inner, SPECIAL, features), np.where(inner, taken.special_ids, token_ids)
+        channels = {name: np.where(inner, fill, channel) for name, channel in channels.items()}
     if n_special:
         frame, place = _frame(lengths, prefix_bp, suffix), _gene_places(lengths, n_before, len(suffix))
         frame[place], token_ids = token_ids, frame
@@ -246,39 +247,6 @@ def encode(
     if encoding.depth is None:
         return sentences
     return add_depth_tokens(sentences, encoding.depth, data=data, chunk=chunk, vocabulary=vocabulary)
-
-
-def _take_groups(
-    select: SampledGroups,
-    chunk: CellChunk,
-    data: np.ndarray,
-    *,
-    vocabulary: GeneVocabulary,
-    arrays: Arrays,
-    random: CellRandom,
-) -> list[np.ndarray]:
-    """Return, for each cell, the positions of a grouped sample among the stored values, and special tokens between."""
-    return select.sample(
-        data,
-        vocabulary.token_ids[chunk.counts.indices],
-        chunk.counts.indptr,
-        arrays=arrays,
-        close=vocabulary.specials[select.close],
-        random=random,
-    )
-
-
-def _check_room(taken: list[np.ndarray], limit: int, chunk: CellChunk) -> None:
-    """A grouped sample is not cut: that would lose the groups at its end."""
-    lengths = [len(row) for row in taken]
-    if max(lengths, default=0) > limit:
-        cell = int(np.argmax(lengths))
-        msg = (
-            f"The sentence of cell {chunk.start + cell} would have {lengths[cell]:,} tokens between its first and its "
-            f"last, and the model takes {limit:,}: its genes lie in many groups, each with two tokens of its own. Draw "
-            "fewer genes of each cell."
-        )
-        raise ValueError(msg)
 
 
 def stored_counts(chunk: CellChunk, encoding: Encoding, arrays: Arrays) -> CellChunk:
@@ -309,22 +277,6 @@ def fill_up(sentences: CellSentences, encoding: Encoding, *, pad: int) -> CellSe
         indptr=np.arange(n_cells + 1) * width,
         values={name: filled(channel, 0) for name, channel in sentences.values.items()},
     )
-
-
-def _take(
-    select: ByRank | ByQuicksort | LargestMagnitude | InOrder | InVarOrder | WeightedSample | Reversed,
-    data: np.ndarray,
-    indptr: np.ndarray,
-    *,
-    limit: int,
-    random: CellRandom,
-) -> list[np.ndarray]:
-    """Return, for each cell, the positions of its tokens among the stored values."""
-    if isinstance(select, InOrder):
-        return select.sample(indptr, limit, random)
-    if isinstance(select, WeightedSample):
-        return select.sample(data, indptr, limit=limit, random=random)
-    return select.rows(data, indptr, limit)
 
 
 def _room(encoding: Encoding, n_special: int) -> int:

@@ -155,7 +155,7 @@ def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
     return TokenTensors(
-        token_ids_bl=move(batch.token_ids),
+        token_ids_bl=move(batch.token_ids).long(),
         mask_bl=None if batch.mask.all() else move(batch.mask),
         gene_mask_bl=move(batch.features >= 0),
         value_bl=move(batch.values["value"]) if "value" in batch.values else None,

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -201,7 +202,7 @@ def align_genes(names: Sequence[str], vocabulary: GeneVocabulary, *, species: st
     -------
     The map and its report.
     """
-    listed = tuple(map(str, names))
+    listed = tuple(names)
     remembered = _REMEMBERED.setdefault(vocabulary, OrderedDict())
     alignment = remembered.get((listed, species))
     if alignment is None:
@@ -267,9 +268,9 @@ class _Match:
 
 def _by_authors_map(names: tuple[str, ...], vocabulary: GeneVocabulary, authors: Mapping[str, str]) -> _Match:
     position = vocabulary.feature_positions
-    features = (authors.get(name.upper()) for name in names)
-    found = [_UNKNOWN if feature is None else position.get(feature, _UNKNOWN) for feature in features]
-    positions = np.array(found, dtype=np.int64)
+    features: map[Any] = map(authors.get, map(str.upper, names))
+    found = map(position.get, features, repeat(_UNKNOWN))  # no feature is called None
+    positions = np.fromiter(found, dtype=np.int64, count=len(names))
     how = string_array(("mapped", "unknown"))[(positions < 0).astype(np.intp)]
     return _Match(names=names, positions=positions, how=how)
 
@@ -293,7 +294,7 @@ def _by_resolver(names: tuple[str, ...], vocabulary: GeneVocabulary, species: st
     """
     exact = vocabulary.feature_positions
     spelt = list(map(vocabulary.respelt, names)) if vocabulary.respell else names
-    positions = np.array([exact.get(name, _UNKNOWN) for name in spelt], dtype=np.int64)
+    positions = np.fromiter(map(exact.get, spelt, repeat(_UNKNOWN)), dtype=np.int64, count=len(spelt))
     how = np.full(len(names), "exact", dtype=object)
     if vocabulary.ignore_case:
         _fold(names, vocabulary, positions=positions, how=how)

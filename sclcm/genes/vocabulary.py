@@ -226,7 +226,7 @@ class GeneVocabulary:
     @cached_property
     def feature_positions(self) -> Mapping[str, int]:
         """Position of each feature by its exact name."""
-        return {name: i for i, name in enumerate(self.features.tolist())}
+        return dict(zip(self.features.tolist(), range(self.n_features), strict=True))
 
     @cached_property
     def species_of_features(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from sclcm._sizes import as_int
 from sclcm.data.genes import gene_names
 from sclcm.encoding.batches import TokenBatch, iter_batches, pad_sentences
-from sclcm.encoding.select import ByRank
+from sclcm.encoding.select import ranked
 from sclcm.encoding.sentences import NO_LIMIT, SPECIAL, CellSentences, special_ids
 from sclcm.engine.generate import NONE, Decoding, Generated, generate
 from sclcm.engine.infer import CellVectors, run, to_tensors
@@ -99,8 +100,9 @@ class _Ranked:
         ids = [_word_ids(m, m.pretrained.vocabulary.respelt(name), self.unknown) for name in names]
         rows = data.source.read(0, m.adata.n_obs)
         cells = []
-        for place in ByRank().rows(rows.data.astype(np.float32), rows.indptr, NO_LIMIT):
-            pairs = [(token, var) for var in rows.indices[place].tolist() for token in ids[var]]
+        ordered, _ = ranked(rows.data, rows.indices, rows.indptr, limit=rows.nnz)
+        for start, stop in itertools.pairwise(rows.indptr.tolist()):
+            pairs = [(token, var) for var in ordered[start:stop].tolist() for token in ids[var]]
             tokens, var = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
             cells.append((tokens, var))
         _check_against_ours(m, cells, rows, unknown=m.pretrained.vocabulary.token(self.unknown))

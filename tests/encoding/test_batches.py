@@ -50,7 +50,7 @@ def test_sentences_are_padded_at_the_right():
     assert batch.values["value"].tolist() == [[0.5, 1.0, 0.0], [1.5, 2.0, 2.5]]
     assert batch.scalars["total"].tolist() == [0.0, 1.5]
     assert batch.rows.tolist() == [100, 101]
-    assert (batch.token_ids.dtype, batch.values["value"].dtype) == (np.int64, np.float32)
+    assert (batch.token_ids.dtype, batch.values["value"].dtype) == (np.int32, np.float32)
 
 
 def test_cell_without_tokens_is_a_row_of_padding():

@@ -14,6 +14,7 @@ from sclcm.encoding.factors import DivideByChosen, ScaleKnown, StoreUndefined
 from sclcm.encoding.normalize import normalize
 from sclcm.encoding.select import ByQuicksort, ByRank
 from sclcm.encoding.sentences import Encoding, encode
+from sclcm.encoding.taken import StoredValues
 from sclcm.genes.vocabulary import GeneVocabulary
 
 SPECIALS = {"<mask>": 0, "<pad>": 1, "<cls>": 2, "cat": 3, "dog": 4, "wild": 5, "tame": 6}
@@ -116,7 +117,11 @@ def test_order_of_ties_is_that_of_numbas_argsort():
     values = [rng.integers(1, 5, n) / rng.integers(1, 4, n) for n in lengths]
     values[-1][::7] = np.nan
     indptr = np.concatenate([[0], np.cumsum(lengths)])
-    found = ByQuicksort().rows(np.concatenate(values), indptr, 1500)
+    stored = StoredValues(
+        values=np.concatenate(values), columns=np.arange(indptr[-1]), indptr=indptr, random=None, vocabulary=None
+    )
+    ranked = ByQuicksort().take(stored, 1500)
+    found = np.split(ranked.places, np.cumsum(ranked.lengths)[:-1])
     for start, taken, value in zip(indptr, found, values, strict=False):
         np.testing.assert_array_equal(taken - start, order(value)[:1500])
     assert (np.diff(found[-1][np.isfinite(values[-1][found[-1] - indptr[-2]])]) < 0).any()

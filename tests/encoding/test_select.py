@@ -10,7 +10,27 @@ from hypothesis.extra import numpy as npst
 from scipy.sparse import csr_matrix
 
 from sclcm.encoding.draws import CellRandom
-from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, WeightedSample, descending_keys
+from sclcm.encoding.select import ByRank, InOrder, LargestMagnitude, Reversed, WeightedSample, descending_keys, ranked
+from sclcm.encoding.taken import StoredValues
+
+
+def places(step, values, indptr, limit, *, columns=None, random=None, keeps_places=True):
+    """What a step takes of each cell, by the place among the stored values."""
+    columns = np.arange(len(values), dtype=np.int32) if columns is None else columns
+    stored = StoredValues(
+        values=values,
+        columns=columns,
+        indptr=np.asarray(indptr),
+        random=random,
+        vocabulary=None,
+        keeps_places=keeps_places,
+    )
+    taken = step.take(stored, limit)
+    found = taken.places if keeps_places else taken.columns
+    if keeps_places:
+        assert taken.columns.tolist() == columns[taken.places].tolist()
+    return np.split(found, np.cumsum(taken.lengths)[:-1])
+
 
 values = npst.arrays(
     np.float32, st.integers(0, 30), elements=st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: x + 0.0)
@@ -24,7 +44,7 @@ def test_rank_order_is_a_stable_descending_order_in_each_cell(values, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=4)))
     indptr = np.array([0, *cuts, len(values)])
     limit = data.draw(st.integers(0, 8))
-    rows = ByRank().rows(values, indptr, limit)
+    rows = places(ByRank(), values, indptr, limit)
     assert len(rows) == len(indptr) - 1
     for row, start, stop in zip(rows, indptr[:-1], indptr[1:], strict=True):
         naive = sorted(range(start, stop), key=lambda position: (-values[position], position))
@@ -34,14 +54,14 @@ def test_rank_order_is_a_stable_descending_order_in_each_cell(values, data):
 @settings(deadline=None, max_examples=50)
 @given(values)
 def test_rank_order_holds_for_values_of_either_sign_and_any_size(values):
-    (row,) = ByRank().rows(values, np.array([0, len(values)]), len(values))
+    (row,) = places(ByRank(), values, np.array([0, len(values)]), len(values))
     assert row.tolist() == np.argsort(-values.astype(np.float64), kind="stable").tolist()
 
 
 @settings(deadline=None, max_examples=50)
 @given(values)
 def test_largest_magnitudes_come_first(values):
-    (row,) = LargestMagnitude().rows(values, np.array([0, len(values)]), 5)
+    (row,) = places(LargestMagnitude(), values, np.array([0, len(values)]), 5)
     assert row.tolist() == np.argsort(-np.abs(values.astype(np.float64)), kind="stable")[:5].tolist()
 
 
@@ -53,9 +73,22 @@ def test_keys_ascend_as_values_descend(values):
     assert np.argsort(keys, kind="stable").tolist() == np.argsort(-values.astype(np.float64), kind="stable").tolist()
 
 
+@settings(deadline=None, max_examples=50)
+@given(few_values, st.randoms(use_true_random=False))
+def test_ranked_columns_do_not_depend_on_the_order_in_which_a_row_stores_them(values, order):
+    columns = np.arange(len(values), dtype=np.int32) * 3
+    wanted = columns[np.argsort(-values, kind="stable")].tolist()
+    shuffled = np.array(order.sample(range(len(values)), len(values)), dtype=np.int64)
+    stored = {"columns": columns[shuffled], "keeps_places": False}
+    (found,) = places(ByRank(), values[shuffled], [0, len(values)], 7, **stored)
+    assert found.tolist() == wanted[:7]
+    labels, lengths = ranked(values[shuffled], columns[shuffled], np.array([0, len(values)]), limit=99)
+    assert (labels.tolist(), lengths.tolist()) == (wanted, [len(values)])
+
+
 def test_rows_that_share_nothing_but_memory_are_ordered_apart():
     values = np.array([1, 5, 3, 9, 2], dtype=np.float32)
-    rows = ByRank().rows(values, np.array([0, 2, 2, 5]), 2)
+    rows = places(ByRank(), values, np.array([0, 2, 2, 5]), 2)
     assert [row.tolist() for row in rows] == [[1, 0], [], [3, 2]]
 
 
@@ -68,15 +101,15 @@ def test_keys_do_not_need_contiguous_float32():
 
 def test_reversed_order_is_that_of_the_vocabulary_backwards():
     values, indptr = np.array([1.0, 9.0, 3.0, 2.0], dtype=np.float32), np.array([0, 3, 3, 4])
-    assert [row.tolist() for row in Reversed().rows(values, indptr, 9)] == [[2, 1, 0], [], [3]]
-    assert [row.tolist() for row in Reversed().rows(values, indptr, 2)] == [[2, 1], [], [3]]
+    assert [row.tolist() for row in places(Reversed(), values, indptr, 9)] == [[2, 1, 0], [], [3]]
+    assert [row.tolist() for row in places(Reversed(), values, indptr, 2)] == [[2, 1], [], [3]]
 
 
 def sampled(matrix, limit, *, random_state=0, draws=None):
     """Columns that each cell's tokens stand for."""
     counts = csr_matrix(np.asarray(matrix, dtype=np.float32))
     random = CellRandom(counts=counts, random_state=random_state, draws=draws or {})
-    return [counts.indices[row].tolist() for row in InOrder().sample(counts.indptr, limit, random)]
+    return [counts.indices[row].tolist() for row in places(InOrder(), counts.data, counts.indptr, limit, random=random)]
 
 
 def test_genes_in_order_that_fit_are_all_taken():
@@ -115,7 +148,7 @@ def test_sample_takes_the_genes_of_the_smallest_given_numbers():
 def weighted(values, limit, *, random_state=0, draws=None):
     counts = csr_matrix(np.atleast_2d(np.asarray(values, dtype=np.float32)))
     random = CellRandom(counts=counts, random_state=random_state, draws=draws or {})
-    return [row.tolist() for row in WeightedSample().sample(counts.data, counts.indptr, limit=limit, random=random)]
+    return [row.tolist() for row in places(WeightedSample(), counts.data, counts.indptr, limit, random=random)]
 
 
 def test_weighted_sample_takes_all_where_all_fit():
