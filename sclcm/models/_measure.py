@@ -273,7 +273,7 @@ class Measurement:
             return self.pretrained.lcm.heads[head](x_bld[hide]).float()
 
     def _masked_loss(self, mask: np.ndarray, head: str) -> float:
-        targets = torch.as_tensor(self.batch.token_ids[np.asarray(mask, dtype=bool)], device=self.device_of)
+        targets = torch.as_tensor(self.batch.token_ids[np.asarray(mask, dtype=bool)], device=self.device_of).long()
         return float(torch.nn.functional.cross_entropy(self._masked_logits(mask, head), targets))
 
     def _head_output(self, probe: probes.HeadOutput) -> np.ndarray:

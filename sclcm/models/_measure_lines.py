@@ -208,7 +208,7 @@ def line_logits(m: Measurement, probe: probes.LineLogits, name: str) -> np.ndarr
 def next_token_loss(m: Measurement, probe: probes.NextTokenLoss, name: str) -> np.ndarray:
     """Cross-entropy of the next token at all tokens but the last."""
     logits, batch = _logits(m, probe.lines, probe.head)
-    labels = torch.as_tensor(np.where(batch.mask, batch.token_ids, NO_LABEL), device=logits.device)[:, 1:]
+    labels = torch.as_tensor(np.where(batch.mask, batch.token_ids, NO_LABEL), device=logits.device).long()[:, 1:]
     loss_bl = cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=NO_LABEL)
     n_labels_b = (labels != NO_LABEL).sum(1)
     per_cell = (loss_bl.sum(1) / n_labels_b).cpu().numpy()
