@@ -223,7 +223,9 @@ def corrupted_loss(m: Measurement, probe: probes.CorruptedLoss, name: str) -> fl
     given = TokenTensors(token_ids_bl=ids, mask_bl=real, gene_mask_bl=real)
     hide = torch.as_tensor(predicted, device=m.device_of)
     scores = m.pretrained.lcm.heads[probe.head](m.pretrained.lcm(given)[hide])
-    return float(functional.cross_entropy(scores.float(), torch.as_tensor(tokens[predicted], device=m.device_of).long()))
+    return float(
+        functional.cross_entropy(scores.float(), torch.as_tensor(tokens[predicted], device=m.device_of).long())
+    )
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
