@@ -27,6 +27,7 @@ from sclcm.encoding.batches import TokenBatch, iter_batches
 from sclcm.encoding.normalize import LogNormalizeToMedian
 from sclcm.encoding.sentences import fill_up
 from sclcm.engine.infer import Reducer, run, token_budget
+from sclcm.models._account import Account, account_of
 from sclcm.models._groups import choose_conditions, choose_context, choose_positions, choose_sets
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Input:
         reader = self._reader(pretrained, chunk_size)
         for block in reader.blocks():
             chunk = self._chunk(reader, block, pretrained)
-            self._count(_account(chunk))
+            self._count(account_of(chunk))
             yield chunk
 
     def batches(
@@ -170,7 +171,7 @@ class Input:
                 sentences = fill_up(sentences, pretrained.encoding, pad=pad)
             if more is not None:
                 sentences = replace(sentences, scalars={**sentences.scalars, **more(chunk)})
-            return Piece(chunk=block.chunk, sentences=sentences, account=_account(chunk))
+            return Piece(chunk=block.chunk, sentences=sentences, account=account_of(chunk))
 
         with closing(_work_on(reader.pieces(), encode, ahead=pretrained.device.type != "cpu")) as pieces:
             for piece in pieces:
@@ -204,7 +205,7 @@ class Input:
             consumer=repr(pretrained.name),
         )
 
-    def _count(self, account: _Account) -> None:
+    def _count(self, account: Account) -> None:
         self.counts_total += account.total
         self.counts_kept += account.kept
         self.empty_cells += account.empty_cells
@@ -223,21 +224,12 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Account:
-    """What has been seen of some cells."""
-
-    total: float
-    kept: float
-    empty_cells: list[int]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
     """The sentences of some cells of the chunk that begins at row `chunk`."""
 
     chunk: int
     sentences: CellSentences
-    account: _Account
+    account: Account
 
 
 def _work_on(blocks: Iterable[RowBlock], encode: Callable[[RowBlock], Piece], *, ahead: bool) -> Generator[Piece]:
@@ -246,25 +238,6 @@ def _work_on(blocks: Iterable[RowBlock], encode: Callable[[RowBlock], Piece], *,
         yield from map_ahead(encode, blocks, n_threads=THREADS, n_ahead=PIECES_AHEAD)
     else:
         yield from map(encode, blocks)
-
-
-def _account(chunk: CellChunk) -> _Account:
-    empty = chunk.start + np.flatnonzero(np.diff(chunk.counts.indptr) == 0)
-    return _Account(
-        total=float(chunk.totals.sum()),
-        kept=_sum(chunk.counts.data),
-        empty_cells=empty.tolist(),
-    )
-
-
-def _sum(counts: np.ndarray) -> float:
-    """Add counts up; in their own precision where that is exact for integers, at a tenth of the cost."""
-    total = float(counts.sum())
-    return total if total < _EXACT_BELOW else float(counts.sum(dtype=np.float64))
-
-
-_EXACT_BELOW = 2**24
-"""Integers below are exact in float32, and so is any sum of them."""
 
 
 def open_input(
