@@ -20,7 +20,7 @@ class ClosedFeedForward(FeedForward):
 
     def forward(self, x_bld: Tensor) -> Tensor:
         """Transform each token on its own; shapes `(sentences, tokens, width)` in and out."""
-        return self.activation(super().forward(x_bld))
+        return activation(self.activation)(super().forward(x_bld))
 
 
 class ActivatedHead(nn.Module):

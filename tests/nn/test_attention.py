@@ -91,6 +91,13 @@ def long_mask(length, kind):
     return mask
 
 
+@pytest.fixture(params=[False, True], ids=["without matrix units", "with"])
+def units(request, monkeypatch):
+    """A processor that has matrix units, and one that has none."""
+    monkeypatch.setattr(attention, "_has_matrix_units", lambda: request.param)
+
+
+@pytest.mark.usefixtures("units")
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-5), (torch.bfloat16, 0.03, 0.01)])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kind", ["none", "padding", "gaps"])
@@ -111,6 +118,7 @@ def test_long_sentences_take_a_faster_way_to_the_same_result(device, length, kin
     torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol)
 
 
+@pytest.mark.usefixtures("units")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [LONG - 1, LONG])
 @torch.inference_mode()

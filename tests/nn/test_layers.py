@@ -66,6 +66,23 @@ def test_onednn_product_is_taken_only_where_nothing_needs_the_other(monkeypatch)
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))
+@pytest.mark.parametrize("bias", [True, False])
+def test_activation_may_be_part_of_the_product(name, bias):
+    layer, x = Linear(24, 40, bias=bias), 3 * torch.randn(5, 7, 24)
+    wanted = activation(name)(
+        functional.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
+    )
+    with torch.inference_mode():
+        found = linear(x, layer.weight, layer.bias, then=name)
+        half = linear(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16() if bias else None, then=name)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(half.double(), wanted, rtol=0.05, atol=0.05)
+    with_gradient = linear(x, layer.weight, layer.bias, then=name)
+    assert with_gradient.requires_grad
+    torch.testing.assert_close(found, with_gradient.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_missing_operator_falls_back_to_torch(monkeypatch):
     monkeypatch.setattr(layers, "has_onednn_linear", lambda dtype: False)
     calls = counted(monkeypatch)
