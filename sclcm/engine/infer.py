@@ -29,6 +29,9 @@ Todo = TypeVar("Todo")
 CPU_TOKENS = 2_048
 """Tokens in a batch on a CPU: enough for the products to be efficient, few enough to stay near the cache."""
 
+CPU_TOKENS_CONTINUED = 4_096
+"""The same where sentences are continued: each step reads all weights, which more cells then share."""
+
 DEVICE_TOKENS = 131_072
 """Largest number of tokens in a batch on an accelerator."""
 
@@ -166,10 +169,20 @@ def to_tensors(batch: TokenBatch, device: torch.device) -> TokenTensors:
     )
 
 
-def token_budget(lcm: LCM, device: torch.device) -> int:
-    """Return how many tokens a batch may have, from the width of the model and the free memory of the device."""
+def token_budget(lcm: LCM, device: torch.device, *, continued: bool = False) -> int:
+    """Return how many tokens a batch may have, from the width of the model and the free memory of the device.
+
+    Parameters
+    ----------
+    lcm
+        The model.
+    device
+        Where it computes.
+    continued
+        Whether the sentences are to be continued, token by token.
+    """
     if device.type != "cuda":
-        return CPU_TOKENS
+        return CPU_TOKENS_CONTINUED if continued else CPU_TOKENS
     free, _ = torch.cuda.mem_get_info(device)
     width = as_int(lcm.config.d_model)
     return int(min(DEVICE_TOKENS, max(4_096, free // 4 // (64 * width))))

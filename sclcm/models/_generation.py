@@ -114,7 +114,7 @@ def _generate(
     def work(batches: Iterable[TokenBatch]) -> Iterator[int]:
         return generate(pretrained.lcm, batches, out, decoding=decoding, places=places, device=pretrained.device)
 
-    each_batch(data, pretrained, work, batch_size=batch_size)
+    each_batch(data, pretrained, work, batch_size=batch_size, continued=True)
     return out
 
 

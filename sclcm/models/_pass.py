@@ -116,15 +116,18 @@ class Input:
         n_places: int | None = None,
         chunk_size: int = CHUNK_CELLS,
         mask_padding: bool = True,
+        continued: bool = False,
     ) -> Generator[TokenBatch]:
         """Encode chunk by chunk into batches, by the cells asked for or by a budget of tokens.
 
-        Without masks, sentences are filled up with padding that the model sees. All batches are `n_places` wide, where
-        that is given.
+        Without masks, sentences are filled up with padding that the model sees; those that are to be `continued` come
+        in larger batches. All batches are `n_places` wide, where that is given.
 
         The consumer may close the iterator at any time.
         """
-        budget = token_budget(pretrained.lcm, pretrained.device) if batch_size is None else 2**62
+        budget = 2**62
+        if batch_size is None:
+            budget = token_budget(pretrained.lcm, pretrained.device, continued=continued)
         pad = pretrained.vocabulary.specials[pretrained.pad]
         longest = pretrained.encoding.max_tokens
         if pretrained.encoding.fills and longest is not None:
@@ -376,12 +379,19 @@ def each_batch(
     batch_size: int | None,
     mask_padding: bool = True,
     n_places: int | None = None,
+    continued: bool = False,
 ) -> None:
     """Work on all cells once, with a progress bar; the work yields the number of cells it is done with."""
     bar_of = {"unit": "cell", "desc": pretrained.name, "disable": not settings.progress}
     with (
         closing(
-            data.batches(pretrained, batch_size=batch_size, n_places=n_places, mask_padding=mask_padding)
+            data.batches(
+                pretrained,
+                batch_size=batch_size,
+                n_places=n_places,
+                mask_padding=mask_padding,
+                continued=continued,
+            )
         ) as batches,
         tqdm(total=data.source.shape[0], **bar_of) as bar,
     ):

@@ -281,7 +281,7 @@ def _blocks_are_faster(q_bhlk: Tensor) -> bool:
 @cache
 def _has_matrix_units() -> bool:
     """Whether the processor has AMX; PyTorch tells from some version on."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))
 
 
