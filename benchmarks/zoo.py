@@ -84,12 +84,12 @@ CASES = {
     ),
     "nicheformer": Case(
         listing="nicheformer",
-        lengths=(1500,),
+        lengths=(512, 1024, 1500),
         peer=lambda c: _peers.encoder(c["dim_model"], c["nlayers"], n_heads=c["nheads"], d_hidden=c["dim_feedforward"]),
     ),
     "scbert": Case(
         listing="panglao_pretrain.pth",
-        lengths=(16_907,),
+        lengths=(1024, 4096, 16_907),
         peer=lambda c: _peers.performer(
             c["dim"], c["depth"], n_heads=c["heads"], head_width=c["dim_head"], n_features=c["nb_features"]
         ),
@@ -107,8 +107,10 @@ CASES = {
     ),
     "cellfm": Case(listing="CellFM-80M"),
     "cellplm": Case(listing="20230926_85M", lengths=(256, 1024, 4096), token_is_cell=True),
-    "scfoundation": Case(listing="models.ckpt", lengths=(1024,), peer=lambda _: _peers.encoder_and_performer()),
-    "sctranslator": Case(listing="scTranslator", lengths=(20_000,), peer=lambda _: _peers.two_performers()),
+    "scfoundation": Case(
+        listing="models.ckpt", lengths=(256, 1024, 2048), peer=lambda _: _peers.encoder_and_performer()
+    ),
+    "sctranslator": Case(listing="scTranslator", lengths=(1000, 5000, 20_000), peer=lambda _: _peers.two_performers()),
 }
 
 

@@ -269,8 +269,9 @@ def test_sizes_of_chunks_and_batches_do_not_matter(cells, v1, v2, chunk_size, ba
     with pytest.MonkeyPatch.context() as patch:
         for model in (v1, v2):
             wanted = vectors(cells, model)
-            patch.setattr(_pass, "token_budget", lambda *args: budget)
-            patch.setattr(_pass.Input.batches, "__kwdefaults__", {"chunk_size": chunk_size})
+            patch.setattr(_pass, "token_budget", lambda *args, **given: budget)
+            defaults = {**_pass.Input.batches.__kwdefaults__, "chunk_size": chunk_size}
+            patch.setattr(_pass.Input.batches, "__kwdefaults__", defaults)
             assert difference(vectors(cells, model, batch_size=batch_size), wanted) <= 1e-6
             patch.undo()
 
