@@ -1,6 +1,7 @@
 """How fast is each family, and what does a token cost as sentences grow? Prints one table, both sides in turn.
 
-    python benchmarks/zoo.py [--families tgpt scbert] [--repeats 3] [--threads 2] [--device cpu] [--json results.json]
+    python benchmarks/zoo.py [--families tgpt scbert] [--repeats 3] [--tokens 16384] [--threads 2] [--device cpu]
+        [--json results.json]
 
 Every family at its smallest published size, as `tests/zoo/full_size` lists its tensors, with random weights in float32;
 one cell at a time, sentences without padding, from token ids and values to token vectors (and through the decoder,
@@ -255,7 +256,8 @@ def rows_of(family: str, given: argparse.Namespace) -> list[dict[str, object]]:
     }
     rows = []
     for length in case.lengths:
-        seconds = alternate({name: partial(read, length) for name, read in present.items()}, repeats=given.repeats)
+        ways = {name: partial(read, length) for name, read in present.items()}
+        seconds = alternate(ways, repeats=max(given.repeats, given.tokens // length))
         rows.append(
             {
                 "family": family,
@@ -280,6 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=16_384, help="read of each length at least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", help="file to write the table to")

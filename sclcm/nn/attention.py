@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from sclcm._sizes import as_int
 from sclcm.nn.cache import KeyValues, spans
-from sclcm.nn.layers import Linear, linear
+from sclcm.nn.layers import Linear, linear, processor
 from sclcm.nn.rotary import places, rotate
 
 if TYPE_CHECKING:
@@ -264,6 +263,8 @@ def _lengths(mask_bl: Tensor | None) -> list[int] | None:
 def _attend_cell_by_cell(q_bhlk: Tensor, k_bhlk: Tensor, v_bhlk: Tensor, lengths: list[int] | None) -> Tensor:
     """Attend within each cell, to real tokens only; padding looks at them as well, since poolings may count it."""
     alone = _attend_in_blocks if _blocks_are_faster(q_bhlk) else functional.scaled_dot_product_attention
+    if len(q_bhlk) == 1 and (lengths is None or lengths[0] == q_bhlk.shape[2]):
+        return alone(q_bhlk, k_bhlk, v_bhlk)  # nothing to put together
     out_blhk = torch.zeros_like(q_bhlk.transpose(1, 2), memory_format=torch.contiguous_format)
     for cell in range(q_bhlk.shape[0]):
         q, real = q_bhlk[cell : cell + 1], slice(0, None if lengths is None else lengths[cell])
@@ -278,11 +279,9 @@ def _blocks_are_faster(q_bhlk: Tensor) -> bool:
     return q_bhlk.dtype == torch.bfloat16 and q_bhlk.device.type == "cpu" and not _has_matrix_units()
 
 
-@cache
 def _has_matrix_units() -> bool:
-    """Whether the processor has AMX; PyTorch tells from some version on."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
+    """Whether the processor has AMX."""
+    return bool(processor().get("amx_bf16"))
 
 
 def _attend_packed(q_1hnk: Tensor, k_1hnk: Tensor, v_1hnk: Tensor, cells: list[slice]) -> Tensor:

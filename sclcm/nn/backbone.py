@@ -103,12 +103,12 @@ class Block(nn.Module):
         """Add what the attention gave, then the feed-forward."""
         x_bld = self._add(x_bld, mixed_bld)
         if self.is_pre_norm:
-            return self._kept(x_bld) + self.dropout(self.ff(self.norm2(x_bld)))
-        return self.norm2(self._kept(x_bld) + self.dropout(self.ff(x_bld)))
+            return _sum(self._kept(x_bld), self.dropout(self.ff(self.norm2(x_bld))))
+        return self.norm2(_sum(self._kept(x_bld), self.dropout(self.ff(x_bld))))
 
     def _add(self, x_bld: Tensor, mixed_bld: Tensor) -> Tensor:
         """Add what the attention gave."""
-        x_bld = self._kept(x_bld) + self.dropout(mixed_bld)
+        x_bld = _sum(self._kept(x_bld), self.dropout(mixed_bld))
         return x_bld if self.is_pre_norm else self.norm1(x_bld)
 
     def halfway(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
@@ -129,6 +129,13 @@ class Block(nn.Module):
             msg = f"{type(self.attn).__name__} does not sum its weights without holding them all; use them instead."
             raise TypeError(msg)
         return self.attn.received(self.attended(x_bld), mask_bl)
+
+
+def _sum(x_bld: Tensor, made_bld: Tensor) -> Tensor:
+    """Add what a layer has just made, and nobody else holds: in its memory, unless gradients need it."""
+    if torch.is_grad_enabled() or made_bld.dtype != x_bld.dtype:
+        return x_bld + made_bld
+    return made_bld.add_(x_bld)
 
 
 class Backbone(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional
 from sclcm._sizes import as_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sclcm.nn import configs
 
@@ -76,6 +76,21 @@ def has_onednn_linear(dtype: torch.dtype) -> bool:
     return torch.allclose(product.float(), functional.linear(x_bd, weight).float(), rtol=1e-2, atol=1e-2)
 
 
+@cache
+def processor() -> Mapping[str, object]:
+    """What PyTorch says of the processor; nothing, in versions that do not tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def _suits_blas(x_bld: Tensor) -> bool:
+    """Whether BLAS, made by the maker of the processor, is faster than oneDNN: by a tenth for many rows in float32."""
+    own = torch.backends.mkl.is_available() and "Intel" in str(processor().get("cpu_name"))
+    return own and x_bld.dtype == torch.float32 and x_bld.numel() >= MANY_ROWS * x_bld.shape[-1]
+
+
+MANY_ROWS = 1_024
+"""Token vectors from which on one product of float32 may be faster than another."""
+
 _FUSED = {"relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "gelu_new": ("gelu", "tanh")}
 """Non-linearities that oneDNN applies to a product while it is at hand, as it names them."""
 
@@ -83,8 +98,9 @@ _FUSED = {"relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", 
 def linear(x_bld: Tensor, weight: Tensor, bias: Tensor | None, *, then: str = "identity") -> Tensor:
     """Apply a linear layer and a non-linearity, by oneDNN where it is the faster exact product.
 
-    On a CPU, PyTorch's float32 product goes through BLAS, which oneDNN beats about twofold at equal precision. The
-    operator has no gradient and knows neither autocast nor compilation, so those take PyTorch's way.
+    On a CPU, PyTorch's float32 product goes through BLAS, which oneDNN beats about twofold at equal precision, but for
+    processors of BLAS's own maker. The operator has no gradient and knows neither autocast nor compilation, so those
+    take PyTorch's way.
     """
     plain = (
         x_bld.device.type != "cpu"
@@ -94,6 +110,7 @@ def linear(x_bld: Tensor, weight: Tensor, bias: Tensor | None, *, then: str = "i
         or x_bld.dtype not in (torch.float32, torch.bfloat16)
         or not x_bld.is_contiguous()
         or not has_onednn_linear(x_bld.dtype)
+        or (then not in _FUSED and _suits_blas(x_bld))
     )
     if plain:
         return activation(then)(functional.linear(x_bld, weight, bias))

@@ -66,6 +66,22 @@ def test_onednn_product_is_taken_only_where_nothing_needs_the_other(monkeypatch)
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize(("maker", "calls_of_blas"), [("Intel Xeon", 1), ("AMD EPYC", 0), (None, 0)])
+@pytest.mark.skipif(not has_onednn_linear(torch.float32), reason="oneDNN is not built into this PyTorch")
+def test_many_rows_go_through_blas_on_processors_of_its_maker(monkeypatch, maker, calls_of_blas):
+    monkeypatch.setattr(layers, "processor", lambda: {} if maker is None else {"cpu_name": maker})
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    calls = counted(monkeypatch)
+    x, layer = torch.randn(2, layers.MANY_ROWS // 2, 8), Linear(8, 8)
+    with torch.inference_mode():
+        many = layer(x)
+        assert len(calls) == calls_of_blas
+        few = layer(x[:1, :100].contiguous())
+        linear(x, layer.weight, layer.bias, then="gelu")
+        assert len(calls) == calls_of_blas
+    torch.testing.assert_close(many[:1, :100], few, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))
 @pytest.mark.parametrize("bias", [True, False])
 def test_activation_may_be_part_of_the_product(name, bias):
