@@ -74,6 +74,9 @@ def _storable(key_added: str) -> str:
 
 def base_name(model_name: str) -> str:
     """Return the name of a model as it stands in slot names: `scgpt.brain` becomes `scgpt_brain`."""
+    if not isinstance(model_name, str):
+        msg = f"`model` is a {type(model_name).__name__}; expected the name of the model, such as 'scgpt.human'."
+        raise TypeError(msg)
     return model_name.replace(".", "_").replace("-", "_")
 
 

@@ -253,11 +253,11 @@ def _read(source: str) -> AnnData:
     """Open a file, an .h5ad backed by its file, or make a bundled data set."""
     from importlib import import_module
 
-    import anndata as ad
-
     path = Path(source)
     if path.exists():
-        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path, backed="r")
+        from sclcm.data.opening import open_adata
+
+        return open_adata(path)
     bundled = import_module("sclcm.datasets")
     name = source.replace("-", "_")
     if name in bundled.__all__:

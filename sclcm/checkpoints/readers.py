@@ -189,6 +189,23 @@ def require_file(path: Path) -> None:
         raise FormatError(msg)
 
 
+def _start(head: bytes) -> bytes:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+
+
+def find_wrong(head: bytes) -> str | None:
+    """Say what the first bytes of a file are, if they are those of no file that was meant, and what to do then."""
+    if not head:
+        return "empty. Download or copy it again"
+    if head.startswith(ENCRYPTED):
+        return "encrypted. Load it with its key in MindSpore, and save it again without one"
+    if head[257:262] == b"ustar":
+        return "a tar archive. Unpack it first"
+    if _SENTENCE.fullmatch(head):
+        return f"a text ({shorten(head[:60].decode().strip().replace(' ', '_'))}), not the file. Download it again"
+    return next((what for magic, what in _WRONG.items() if _start(head).startswith(magic)), None)
+
+
 def sniff(path: Path) -> str:
     """Tell what a file is from its first bytes; refuse an empty one, a web page and a git-LFS pointer."""
     require_file(path)
@@ -196,19 +213,10 @@ def sniff(path: Path) -> str:
         head = file.read(1024)
     if is_proto_checkpoint(head):  # first: its lengths may look like any text
         return "MindSpore"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    wrong = next((what for magic, what in _WRONG.items() if start.startswith(magic)), None)
-    if not head:
-        wrong = "empty. Download or copy it again"
-    elif head.startswith(ENCRYPTED):
-        wrong = "encrypted. Load it with its key in MindSpore, and save it again without one"
-    elif head[257:262] == b"ustar":
-        wrong = "a tar archive. Unpack it first"
-    elif _SENTENCE.fullmatch(head):
-        wrong = f"a text ({shorten(head[:60].decode().strip().replace(' ', '_'))}), not the file. Download it again"
-    if wrong is not None:
+    if (wrong := find_wrong(head)) is not None:
         msg = f"`{path}` is {wrong}."
         raise FormatError(msg)
+    start = _start(head)
     magics = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x93NUMPY": "npy"}
     kind = "legacy" if is_legacy(head) else "pickle"
     kind = next((name for magic, name in magics.items() if head.startswith(magic)), kind)

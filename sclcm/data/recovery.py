@@ -82,6 +82,7 @@ class _Rule:
 
 
 def _choose_rule(source: MatrixSource, total_key: str | None) -> _Rule:
+    given = None if total_key is None else _totals(source, total_key)
     numbers, rows = sample_rows(source, _SAMPLE)
     values = rows.data.astype(np.float64)
     verdict = judge(rows)
@@ -91,8 +92,8 @@ def _choose_rule(source: MatrixSource, total_key: str | None) -> _Rule:
         return replace(rule, precision=exact, units=np.ones(source.shape[0]))
     if not values.size or not (np.isfinite(values) & (values > 0)).all():
         return rule  # the value that is wrong will be named when its chunk is read
-    if total_key is not None:
-        found = _rule_from_totals(source, rows, numbers, totals=_totals(source, total_key))
+    if total_key is not None and given is not None:
+        found = _rule_from_totals(source, rows, numbers, totals=given)
         if found is None:
             raise ValueError(_wrong_totals(source, total_key))
         return found

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import issparse
 
 from sclcm._keys import embed_keys
 from sclcm.data.matrix import check_adata
@@ -39,4 +40,4 @@ def embedding(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = No
     check_adata(adata)
     slot = embed_keys(model, key).obsm
     values = find_slot(adata.obsm, slot, where="`adata.obsm`", remedy="`sclcm.tl.embed`")
-    return pd.DataFrame(np.array(values), index=adata.obs_names.copy())
+    return pd.DataFrame(values.toarray() if issparse(values) else np.array(values), index=adata.obs_names.copy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +104,20 @@ def load(
         _check_given(given, set(), "a model that is loaded already")
         here = name_or_path.device if str(device) == "auto" else device
         return name_or_path.to(here, name_or_path.dtype if dtype == "auto" else dtype)
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        msg = f"The model is {name_or_path!r}; expected a name that `list_models` gives, a path, or a loaded model."
+        raise TypeError(msg)
     path = Path(name_or_path)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110  `Path.exists` gives up on names that no path can have
         if not path.is_dir():
             require_file(path)
-        return _load_path(path, family, given).to(device, dtype)
-    return _load_name(str(name_or_path), given).to(device, dtype)
+        model = _load_path(path, family, given)
+    else:
+        model = _load_name(str(name_or_path), given)
+    if family is not None and model.family != family:
+        msg = f"{str(name_or_path)!r} is a model of the family {model.family!r}, not {family!r}; leave `family` out."
+        raise ValueError(msg)
+    return model.to(device, dtype)
 
 
 def fetch(name: str) -> Path:
@@ -209,7 +218,7 @@ def _all_recipes(spec: ModelSpec) -> dict[str, object]:
 
 
 def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
-    family, _, key = name.partition(".")
+    family, _, key = str(name).partition(".")
     if family not in family_names():
         msg = f"{name!r} is neither a path that exists nor a known model; known are {', '.join(list_models())}."
         raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,6 @@ from sclcm.data.matrix import check_adata
 from sclcm.pl._panels import fit_panels, new_panels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
     from matplotlib.axes import Axes
 
@@ -102,6 +101,9 @@ def _colors(adata: AnnData, key: str, color: str | Sequence[str] | None) -> list
     if color is None:
         keys = annotate_keys(key.removeprefix("X_"))
         return [name for name in (keys.label, keys.score) if name in adata.obs] or [None]
+    if not isinstance(color, str | Sequence):
+        msg = f"`color` is {color!r}; expected the name of a column of `.obs` or of a gene, or a list of such names."
+        raise TypeError(msg)
     return [color] if isinstance(color, str) else list(color) or [None]
 
 

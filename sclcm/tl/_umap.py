@@ -10,6 +10,7 @@ from scipy.sparse import issparse
 
 from sclcm._compat import recorded_versions
 from sclcm._keys import UmapKeys, umap_keys
+from sclcm.models._pass import check_random_state
 from sclcm.tl._write import check_copy
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ def umap(
     check_copy(adata, copy=copy)
     embedding = _finite_embedding(adata, key)
     keys = umap_keys(key, key_added)
+    _check_numbers(n_neighbors, min_dist)
+    check_random_state(random_state)
+    if metric not in ("euclidean", "cosine"):
+        msg = f"`metric` is {metric!r}; expected 'euclidean' or 'cosine'."
+        raise ValueError(msg)
     if copy:
         adata = adata.copy()
     n_neighbors = min(n_neighbors, adata.n_obs - 1)
@@ -90,6 +96,16 @@ def umap(
     }
     logger.info("UMAP of `.obsm[%r]` is in `.obsm[%r]`. Next: `sclcm.pl.umap(adata, %r)`.", key, keys.obsm, key)
     return adata if copy else None
+
+
+def _check_numbers(n_neighbors: int, min_dist: float) -> None:
+    """Refuse what no graph or layout can be made with."""
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, int | np.integer) or n_neighbors < 2:
+        msg = f"`n_neighbors` is {n_neighbors!r}; expected a number of cells, 2 or more."
+        raise ValueError(msg)
+    if isinstance(min_dist, bool) or not isinstance(min_dist, float | int | np.number) or not 0 <= min_dist <= 1:
+        msg = f"`min_dist` is {min_dist!r}; expected a distance between 0 and 1."
+        raise ValueError(msg)
 
 
 def _finite_embedding(adata: AnnData, key: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from sclcm import get
 
@@ -92,3 +93,10 @@ def test_what_is_no_anndata_is_refused():
     for function in (get.embedding, get.gene_embedding, get.annotation):
         with pytest.raises(TypeError, match="`adata` is a dict; expected an AnnData"):
             function({})
+
+
+def test_sparse_embedding_is_given_as_numbers_and_a_loaded_model_is_no_name():
+    adata = anndata.AnnData(np.ones((2, 2)), obsm={"X_toy": sparse.csr_matrix([[0.0, 1], [2, 0]])})
+    assert get.embedding(adata, "toy").to_numpy().tolist() == [[0, 1], [2, 0]]
+    with pytest.raises(TypeError, match="`model` is a object; expected the name of the model"):
+        get.embedding(adata, object())

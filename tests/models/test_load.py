@@ -424,3 +424,24 @@ def test_model_moves_to_the_accelerator(reference):
     assert model.device.type in ("cuda", "mps")
     assert load(model) is model
     assert load(model, device="cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", [None, 3, True, "", ["scgpt"]])
+def test_what_is_no_name_of_a_model_is_refused(name):
+    with pytest.raises(TypeError, match=r"The model is .*; expected a name that `list_models` gives, a path"):
+        load(name)
+
+
+def test_names_that_no_file_can_have_are_unknown_models():
+    for name in ("a" * 5000, "a\0b"):
+        with pytest.raises(ValueError, match="is neither a path that exists nor a known model"):
+            load(name)
+
+
+def test_family_that_is_not_that_of_the_name_is_refused(release, tmp_path):
+    with pytest.raises(ValueError, match="'sclcm-mini' is a model of the family 'sclcm-mini', not 'scgpt'"):
+        load("sclcm-mini", family="scgpt", device="cpu")
+    load(release(), family="geneformer", device="cpu").save(tmp_path / "saved")
+    assert load(tmp_path / "saved", family="geneformer", device="cpu").family == "geneformer"
+    with pytest.raises(ValueError, match="saved' is a model of the family 'geneformer', not 'uce'"):
+        load(tmp_path / "saved", family="uce", device="cpu")

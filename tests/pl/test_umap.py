@@ -121,3 +121,8 @@ def test_what_is_no_anndata_is_refused_and_no_colour_is_grey():
         umap(None)
     adata = ad.AnnData(np.ones((5, 1)), obsm={"X_umap": np.eye(5, 2)})
     assert len(umap(adata, "X_umap", color=[])) == 1
+
+
+def test_color_that_is_no_name_is_refused(adata):
+    with pytest.raises(TypeError, match="`color` is 3; expected the name of a column"):
+        umap(adata, color=3)

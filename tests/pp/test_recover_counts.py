@@ -175,3 +175,8 @@ def test_infinite_values_are_named_without_further_warnings():
     x[3, 4] = np.inf
     with pytest.raises(ValueError, match=r"holds inf \(cell '3', gene '4'\), which is no number to compute with"):
         recover_counts(ad.AnnData(x, obs=table(20)))
+
+
+def test_column_of_totals_that_is_not_there_is_named_even_where_counts_are():
+    with pytest.raises(KeyError, match="`obs` has no column 'depth'"):
+        recover_counts(ad.AnnData(np.ones((3, 4)), obs=table(3)), total_key="depth")

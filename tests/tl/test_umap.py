@@ -99,3 +99,19 @@ def test_what_is_no_anndata_and_views_of_files_are_refused(tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match="a view of a backed AnnData"):
         umap(ad.read_h5ad(tmp_path / "a.h5ad", backed="r")[:5], "X_a")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"n_neighbors": 1}, ValueError, "`n_neighbors` is 1; expected a number of cells, 2 or more"),
+        ({"n_neighbors": 2.5}, ValueError, "`n_neighbors` is 2.5"),
+        ({"min_dist": -1}, ValueError, "`min_dist` is -1; expected a distance between 0 and 1"),
+        ({"min_dist": float("nan")}, ValueError, "`min_dist` is nan"),
+        ({"metric": "l2"}, ValueError, "`metric` is 'l2'; expected 'euclidean' or 'cosine'"),
+        ({"random_state": "a"}, TypeError, "`random_state` is 'a'; expected an integer"),
+    ],
+)
+def test_numbers_that_no_layout_is_made_with_are_refused(adata, given, kind, message, unchanged):
+    with unchanged(adata), pytest.raises(kind, match=message):
+        umap(adata, **given)
