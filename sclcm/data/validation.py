@@ -19,7 +19,8 @@ Check = Literal["counts", "log1p", "any"]
 _HIGHEST_LOG1P = 9.211
 """Just above log1p of 10,000."""
 
-_HIGHEST = float(np.finfo(np.float32).max)
+_HIGHEST = 1e30
+"""What is larger would leave float32 once it is summed, or scaled to a common total."""
 
 _UNITS = {
     "counts": "raw counts",
@@ -95,7 +96,7 @@ def _first_wrong(values: np.ndarray, check: Check) -> tuple[int | None, str]:
     if low < 0:
         return int(np.flatnonzero(values < 0)[0]), "which is negative"
     if high > _HIGHEST:
-        return int(values.argmax()), "more than any number of float32"
+        return int(values.argmax()), "too large to compute with"
     wrong, what = np.zeros(0, dtype=bool), ""
     if check == "log1p" and high > _HIGHEST_LOG1P:
         wrong, what = values > _HIGHEST_LOG1P, "more than log1p of 10,000"

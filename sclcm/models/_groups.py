@@ -66,13 +66,13 @@ def choose_conditions(adata: AnnData, pretrained: Pretrained, batch_key: str | N
             "column of `.obs` as `batch_key`."
         )
         raise ValueError(msg)
-    return number_conditions(adata.obs, batch_key, n_conditions=n_conditions, model=pretrained.name)
+    return number_conditions(as_frame(adata.obs), batch_key, n_conditions=n_conditions, model=pretrained.name)
 
 
 def choose_context(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None) -> dict[str, np.ndarray]:
     """Return the number of each context token, and of each choice, that a cell has."""
     return cell_context(
-        adata.obs,
+        as_frame(adata.obs),
         pretrained.encoding,
         vocabulary=pretrained.vocabulary,
         pad=pretrained.pad,

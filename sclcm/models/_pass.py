@@ -17,7 +17,7 @@ from sclcm._sizes import as_int
 from sclcm.data.ahead import map_ahead
 from sclcm.data.context import said_conditions
 from sclcm.data.genes import choose_gene_names, require_overlap
-from sclcm.data.matrix import MatrixSource, choose_matrix
+from sclcm.data.matrix import MatrixSource, as_frame, choose_matrix
 from sclcm.data.sampling import sample_rows
 from sclcm.data.species import number_species, own_genes, species_of_data
 from sclcm.data.stream import ChunkReader, RowBlock
@@ -285,7 +285,7 @@ def open_input(
     species = said.pop("species", None) if pretrained.reads_species else None
     context = choose_context(adata, pretrained, said)
     check_random_state(random_state)
-    source = choose_matrix(adata, layer=layer, use_raw=use_raw)
+    source, obs = choose_matrix(adata, layer=layer, use_raw=use_raw), as_frame(adata.obs)
     if check_fit and pretrained.needs == "log1p":
         refuse_counts(source, consumer=repr(pretrained.name), instead="use a recipe for counts, such as 'embed'")
     elif check_fit and not pretrained.accepts_bulk:
@@ -295,7 +295,7 @@ def open_input(
         pretrained.vocabulary,
         gene_key=gene_key,
         preferred=pretrained.gene_columns,
-        species=species_of_data(adata.obs, species),
+        species=species_of_data(obs, species),
     )
     if check_fit:
         require_overlap(
@@ -316,7 +316,7 @@ def open_input(
         source=source,
         alignment=alignment,
         gene_key=key,
-        obs=adata.obs.assign(**context) if context else adata.obs,
+        obs=obs.assign(**context) if context else obs,
         conditions=batches,
         species=_species(adata, pretrained, species, alignment=alignment),
         sets=sets,
@@ -332,7 +332,7 @@ def _species(
     if not pretrained.reads_species:
         return None
     vocabulary = pretrained.vocabulary
-    return number_species(adata.obs, alignment, vocabulary, species=species, model=pretrained.name)
+    return number_species(as_frame(adata.obs), alignment, vocabulary, species=species, model=pretrained.name)
 
 
 def check_random_state(random_state: int) -> None:

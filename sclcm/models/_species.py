@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sclcm.data.context import said_conditions
 from sclcm.data.genes import candidate_columns, choose_gene_names, gene_names
+from sclcm.data.matrix import as_frame
 from sclcm.data.species import species_name
 from sclcm.genes.species import species_of_ids
 
@@ -63,7 +64,7 @@ def fit_species(
         chosen = _tell(pretrained, var, gene_key)
         logger.info("%s: reading the genes as those of %s", pretrained.name, chosen.species[0])
     else:
-        chosen = pretrained.vocabulary.of_species(_said(adata.obs, pretrained.vocabulary, str(said)))
+        chosen = pretrained.vocabulary.of_species(_said(as_frame(adata.obs), pretrained.vocabulary, str(said)))
     return dataclasses.replace(pretrained, vocabulary=chosen), left
 
 

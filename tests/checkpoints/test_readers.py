@@ -261,7 +261,7 @@ def honest(tmp_path_factory):
 
 @given(data=st.data())
 @settings(
-    max_examples=300, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_flipped_bytes_never_raise_anything_else(tmp_path, honest, data):
     suffix, content = data.draw(st.sampled_from(honest))
