@@ -67,7 +67,7 @@ def _storable(key_added: str) -> str:
         msg = f"`key_added` is {key_added!r}; expected a str, or None for the default names."
         raise TypeError(msg)
     if not key_added or "/" in key_added or "\0" in key_added:
-        msg = f"`key_added` is {key_added!r}, which a file could not store; expected a name without '/', not empty."
+        msg = f"`key_added` is {key_added!r}, which cannot be stored in a file; expected a non-empty name without '/'."
         raise ValueError(msg)
     return key_added
 

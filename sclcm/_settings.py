@@ -107,22 +107,23 @@ def _show_log(verbosity: str) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class Settings:
-    """Settings of the package; assign to a field to change it.
+    """Settings of the package. Assign to a field to change it; the value is checked at once.
 
     Parameters
     ----------
     cache_dir
-        Folder for files that were fetched. Default: `SCLCM_CACHE_DIR`, or `sclcm` in the user's cache folder.
+        Folder for downloaded files. Default: `SCLCM_CACHE_DIR`, or `sclcm` in the user's cache folder.
     offline
-        Never open a connection; what is not on this machine is an error. Default: whether `HF_HUB_OFFLINE` is set.
+        Never open a connection; a file that is not on this machine is an error. Default: whether
+        `HF_HUB_OFFLINE` is set.
     endpoint
-        Address of the model hub, or of a mirror of it. Default: `HF_ENDPOINT`, or the hub itself.
+        Address of the model hub, or of a mirror. Default: `HF_ENDPOINT`, or the hub itself.
     device
-        What `device="auto"` means: `"auto"` takes the best device there is.
+        What `device="auto"` means; `"auto"` takes CUDA if available, then MPS, then the CPU.
     min_genes_matched
-        Fewest genes of the data that a model has to know; a call with fewer is refused.
+        How many genes of the data a model must know at least; otherwise the call is refused.
     min_share
-        Smallest share of the data's genes that a model has to know; a call with less is refused.
+        What share of the genes of the data a model must know at least; otherwise the call is refused.
     progress
         Whether long calls show a progress bar.
     verbosity

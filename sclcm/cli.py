@@ -15,13 +15,15 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclcm.models._pretrained import Pretrained
+
 _USER_ERRORS = (ImportError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 class _Commands(TyperGroup):
-    """Show an error as one line and leave with status 1; `--debug`, anywhere on the line, shows where it arose.
+    """Show an error as one line and exit with status 1; `--debug`, anywhere on the line, shows where it arose.
 
-    A reader of the output who has seen enough, such as `head`, is no error: the command ends quietly, with status 1.
+    A reader of the output that stops early, such as `head`, is no error: the command ends quietly, with status 1.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -49,15 +51,35 @@ def _one_line(error: BaseException) -> str:
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-models_app = typer.Typer(no_args_is_help=True, help="List, describe and fetch models.", rich_markup_mode=None)
+models_app = typer.Typer(no_args_is_help=True, help="List, describe and download models.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Input = Annotated[str, typer.Argument(metavar="INPUT", help="An .h5ad or .zarr file, or a bundled data set.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[DType, typer.Option(help="Precision of the forward pass.")]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="An .h5ad or .zarr file, or the name of a bundled data set.")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[DType, typer.Option(help="Number type of the weights.")]
 Layer = Annotated[str | None, typer.Option(help="Layer to read instead of .X.")]
-UseRaw = Annotated[bool, typer.Option("--use-raw", help="Read .raw.X.")]
+UseRaw = Annotated[bool, typer.Option("--use-raw", help="Read .raw.X instead of .X.")]
+GeneKey = Annotated[
+    str | None, typer.Option(help="Column of .var with the gene names.  [default: found automatically]")
+]
+BatchKey = Annotated[
+    str | None, typer.Option(help="Column of .obs with the batch of each cell, for models that need it.")
+]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What the cells are, as NAME=COLUMN of .obs or NAME=VALUE, or NAME= if no value fits. Repeatable."
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Largest number of cells in a batch.  [default: chosen by memory]")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random steps.")  # the range of numpy's seeds
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -70,13 +92,13 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings and errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Large cellular models on AnnData files."""
+    """Run large cellular models on AnnData files."""
     from sclcm._settings import settings
 
     settings.verbosity = "debug" if debug else "warning" if quiet else "info"
@@ -94,27 +116,27 @@ def _conditions(said: list[str]) -> dict[str, str | None]:
 @app.command()
 def embed(
     source: Input,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .h5ad or .zarr.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Name or path of a model.")] = "sclcm-mini",
-    family: Annotated[str | None, typer.Option(help="Family of a model given as a path.")] = None,
-    annotate: Annotated[bool, typer.Option("--annotate", help="Label cells as well.")] = False,
-    umap: Annotated[Path | None, typer.Option(help="Picture of a UMAP to write, .png, .pdf or .svg.")] = None,
-    recipe: Annotated[str, typer.Option(help="One of the recipes that `sclcm models describe` lists.")] = "embed",
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .h5ad or .zarr.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Name or path of the model.")] = "sclcm-mini",
+    family: Annotated[str | None, typer.Option(help="Family of a model that is given as a path.")] = None,
+    annotate: Annotated[bool, typer.Option("--annotate", help="Also label the cells with cell types.")] = False,
+    umap: Annotated[Path | None, typer.Option(help="Also draw a UMAP into this file: .png, .pdf or .svg.")] = None,
+    recipe: Annotated[str, typer.Option(help="One of the recipes listed by `sclcm models describe`.")] = "embed",
     layer: Layer = None,
     use_raw: UseRaw = False,
-    gene_key: Annotated[str | None, typer.Option(help="Column of .var with gene names.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batches.")] = None,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(help="What the cells are, as name=column or name=value; name= where no value fits. Repeatable."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Most cells in one batch.")] = None,
-    random_state: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    gene_key: GeneKey = None,
+    batch_key: BatchKey = None,
+    condition: Conditions = None,
+    batch_size: BatchSize = None,
+    random_state: Seed = 0,
     device: Device = "auto",
     dtype: Precision = "auto",
-    key_added: Annotated[str | None, typer.Option(help="Replaces the names of the embedding's slots.")] = None,
+    key_added: Annotated[
+        str | None,
+        typer.Option(help="Name under which the embedding is stored.  [default: X_ and the model's name]"),
+    ] = None,
 ) -> None:
-    """Embed the cells of a file; label them and draw them, if asked to."""
+    """Embed the cells of a file, and optionally label and draw them."""
     _check_outputs(source, output, umap)
     from sclcm._keys import embed_keys
     from sclcm.models._load import load
@@ -122,6 +144,7 @@ def embed(
 
     adata = _read(source)
     pretrained = load(model, family=family, device=device, dtype=dtype)
+    _check_work(adata, pretrained, annotate=annotate, umap=umap is not None)
     embed_cells(
         adata,
         pretrained,
@@ -142,7 +165,17 @@ def embed(
         from sclcm.tl._annotate import annotate as annotate_cells
 
         where = key if recipe == "embed" and pretrained.labels is None else None
-        annotate_cells(adata, pretrained, use_rep=where, layer=layer, use_raw=use_raw, gene_key=gene_key)
+        annotate_cells(
+            adata,
+            pretrained,
+            use_rep=where,
+            layer=layer,
+            use_raw=use_raw,
+            gene_key=gene_key,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+        )
     if umap is not None:
         from sclcm.tl._umap import umap as lay_out
 
@@ -159,7 +192,7 @@ def check(
     layer: Layer = None,
     use_raw: UseRaw = False,
 ) -> None:
-    """Say what a file's matrix holds, and where its raw counts are."""
+    """Tell what the matrix of a file holds, and where raw counts are."""
     from sclcm.pp._check_counts import check_counts
 
     typer.echo(str(check_counts(_read(source), layer=layer, use_raw=use_raw)))
@@ -167,12 +200,15 @@ def check(
 
 @app.command()
 def verify(
-    family: Annotated[str | None, typer.Argument(help="Family to verify; all of them if left out.")] = None,
-    fixture: Annotated[Path | None, typer.Option(help="Folder with reference numbers of FAMILY.")] = None,
+    family: Annotated[str | None, typer.Argument(help="Family to verify; all families by default.")] = None,
+    fixture: Annotated[Path | None, typer.Option(help="Folder with other reference numbers of FAMILY.")] = None,
     dtype: Precision = "float32",
     device: Device = "cpu",
 ) -> None:
-    """Compare with the reference numbers of the authors' own code; status 1 if anything is off."""
+    """Check the results against the numbers of the authors' own code.
+
+    The exit status is 1 if any of them differs.
+    """
     from sclcm.models._verify import summary
     from sclcm.models._verify import verify as verify_family
 
@@ -186,15 +222,21 @@ def verify(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Name of a model, or a folder with the authors' files.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; new, empty or a saved model.")],
-    family: Annotated[str | None, typer.Option(help="Family of the files.")] = None,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Name of a model, or folder with the authors' files.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="Folder to write: new, empty, or a saved model to replace.")
+    ],
+    family: Annotated[str | None, typer.Option(help="Family of the files, if it cannot be told from them.")] = None,
     dtype: Precision = "float32",
     given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="What the files do not state; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A value that the files do not contain. Repeatable."),
     ] = None,
 ) -> None:
-    """Write a model as safetensors and JSON, which load in a fraction of the time; DST is then a path to the model."""
+    """Save a model as safetensors and JSON, which load much faster.
+
+    DST can then be given wherever a model is expected.
+    """
     from sclcm.models._convert import convert as convert_model
 
     stated = dict(_stated(each) for each in given or ())
@@ -219,7 +261,7 @@ def _stated(text: str) -> tuple[str, Any]:
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the models by name."""
+    """List the models that can be loaded by name."""
     from sclcm.models._load import list_models as known_models
 
     for name in known_models():
@@ -228,16 +270,20 @@ def list_models() -> None:
 
 @models_app.command()
 def describe(name: Annotated[str, typer.Argument(help="Name of a family or checkpoint.")]) -> None:
-    """Say what is known about a model: vocabulary, architecture, recipes, checkpoints."""
+    """Describe a model: what it needs, how to get it, its recipes."""
     from sclcm.models._load import describe as describe_model
 
     for key, value in describe_model(name).items():
-        typer.echo(f"{key}:{_as_text(value)}")
+        if value not in (None, "", [], {}):
+            typer.echo(f"{key}:{_as_text(value)}")
 
 
 @models_app.command()
 def fetch(name: Annotated[str, typer.Argument(help="Name of a family or checkpoint.")]) -> None:
-    """Fetch the files of a model, so that it works without a connection later; print their folder."""
+    """Download the files of a model, and print their folder.
+
+    The model then works without a network.
+    """
     from sclcm.models._load import fetch as fetch_model
 
     typer.echo(str(fetch_model(name)))
@@ -246,6 +292,10 @@ def fetch(name: Annotated[str, typer.Argument(help="Name of a family or checkpoi
 def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return "".join(f"\n  {key}: {each}" for key, each in value.items())
+    if isinstance(value, bool):
+        return " yes" if value else " no"
+    if isinstance(value, int):
+        return f" {value:,}"
     return " " + (", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
@@ -277,6 +327,18 @@ def _check_outputs(source: str, output: Path, picture: Path | None) -> None:
         _check_path("--umap", picture, (".png", ".pdf", ".svg"))
 
 
+def _check_work(adata: AnnData, pretrained: Pretrained, *, annotate: bool, umap: bool) -> None:
+    """Refuse, before the cells are embedded, what would fail after it."""
+    if annotate:
+        from sclcm.tl._annotate import require_labels
+
+        require_labels(pretrained)
+    if umap:
+        from sclcm.tl._umap import require_cells
+
+        require_cells(adata.n_obs)
+
+
 def _check_path(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix not in suffixes:
         msg = f"`{option}` must end in {' or '.join(suffixes)}, got {str(path)!r}."
@@ -287,21 +349,26 @@ def _check_path(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def _draw(adata: AnnData, key: str, picture: Path) -> None:
-    from matplotlib import pyplot as plt
-
     from sclcm.pl._umap import umap as draw
 
-    draw(adata, key)
-    plt.savefig(picture, dpi=150)
+    draw(adata, key, save=picture)
 
 
 def _write(adata: AnnData, output: Path) -> None:
+    """Write the result; an .h5ad file appears when it is complete."""
     if output.suffix == ".zarr":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Writing zarr v2", category=UserWarning)
             adata.write_zarr(output)
-    else:
-        adata.write_h5ad(output)
+        return
+    from sclcm.checkpoints.files import write_atomically
+
+    def store(path: Path) -> None:
+        adata.write_h5ad(path)
+        if adata.isbacked:
+            adata.file.close()  # by now it is the new file, which is about to be moved
+
+    write_atomically(output, store)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def origin(model: dict) -> str:
         return "come with the package"
     if not model["files"]:
         return "none are published"
-    return "fetched from the model hub" if model["fetched"] else "by hand"
+    return "fetched from the model hub" if model["fetchable"] else "by hand"
 
 
 def row(family: str, checkpoints: list[dict]) -> str:

@@ -25,7 +25,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # From the bottom up. A module imports from rows below its own; neighbours on a row do not know each other.
 ROWS = (
-    {"_keys", "_settings", "_compat", "_docs", "_lazy", "_sizes", "typing", "weights"},
+    {"_keys", "_settings", "_compat", "_docs", "_lazy", "_sizes", "_warnings", "weights"},
     {"genes"},
     {"checkpoints", "nn", "encoding"},
     {"zoo", "reference", "data"},

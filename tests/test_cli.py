@@ -208,6 +208,41 @@ def test_conditions_are_passed_on(tmp_path):
     assert noted == {"assay": "10x 3' v3", "technology_mean": "None"}
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--annotate",), "gives no labels itself"), (("--umap", "umap.png"), "A UMAP needs at least 4 cells")],
+)
+def test_what_would_fail_after_the_cells_are_embedded_is_refused_before(tmp_path, monkeypatch, option, message):
+    source = tmp_path / "few.h5ad"
+    ad.read_h5ad(REFERENCE / "input.h5ad")[:3].write_h5ad(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sclcm.tl._embed.embed", lambda *_, **__: pytest.fail("the cells were embedded"))
+    result = _run("embed", source, "-o", "out.h5ad", "-m", REFERENCE / "checkpoint", "--family", "geneformer", *option)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_seed_that_no_layout_could_take_is_refused_at_once(file, tmp_path):
+    assert _run("embed", file, "-o", tmp_path / "out.h5ad", "--random-state", "-1").exit_code == 2
+
+
+def test_result_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    def write(self, path):
+        Path(path).write_bytes(b"the first half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", write)
+    result = _run("-q", "embed", "pbmc68k-reduced", "-o", tmp_path / "out.h5ad")
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_closest_names_are_offered_for_a_model_that_is_unknown():
+    assert "Did you mean 'scgpt'" in _run("models", "describe", "scgtp").stderr
+    assert "Did you mean 'sclcm-mini'" in _run("models", "describe", "sclcm_mini").stderr
+
+
 def test_condition_without_a_value_is_refused(file, tmp_path):
     result = _run("embed", file, "-o", tmp_path / "out.h5ad", "--condition", "assay")
     assert result.exit_code == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -48,3 +50,25 @@ def test_api_page_lists_every_public_name(name):
         line.strip().removeprefix(f"{name}.") for line in page.splitlines() if line.strip().startswith(f"{name}.")
     }
     assert listed == set(import_module(f"sclcm.{name}").__all__)
+
+
+def public_functions():
+    for package in ("datasets", "genes", "get", "models", "pl", "pp", "tl"):
+        module = import_module(f"sclcm.{package}")
+        for name in module.__all__:
+            yield pytest.param(getattr(module, name), id=f"{package}.{name}")
+
+
+@pytest.mark.parametrize("function", list(public_functions()))
+def test_public_docstrings_describe_every_argument_and_what_is_returned(function):
+    text = inspect.getdoc(function)
+    assert re.match(r"[A-Z].*\.$", text.splitlines()[0])
+    sections = dict(re.findall(r"^(\w+)\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.M | re.S))
+    described = re.findall(r"^(?:\*\*)?(\w+(?:, \w+)*)(?:\n|$)", sections.get("Parameters", ""), re.M)
+    assert {name for names in described for name in names.split(", ")} == set(inspect.signature(function).parameters)
+    if inspect.isfunction(function):
+        assert {"Returns", "Yields"} & sections.keys()
+    for line in sections.get("Returns", "").splitlines() + sections.get("Yields", "").splitlines():
+        # napoleon takes what comes before a colon for a name, and tears sentences apart
+        is_text = line and not line.startswith((" ", "`adata.", "`uns[", "`var["))
+        assert not is_text or ":" not in re.sub(r":\w+:`", "", line.removesuffix("Writes:"))

@@ -46,7 +46,7 @@ def test_umap_slots_follow_the_embedding():
 @pytest.mark.parametrize("keys", [_keys.embed_keys, _keys.gene_embed_keys, _keys.annotate_keys, _keys.umap_keys])
 def test_names_that_no_file_could_store_are_refused(keys):
     for name in ("a/b", "", "/", "a\0b"):
-        with pytest.raises(ValueError, match=r"`key_added` is .*, which a file could not store"):
+        with pytest.raises(ValueError, match=r"`key_added` is .*, which cannot be stored"):
             keys("scgpt", name)
     with pytest.raises(TypeError, match="`key_added` is 3; expected a str"):
         keys("scgpt", 3)

@@ -29,10 +29,14 @@ def checkpoint_digest(paths: Iterable[str | Path]) -> str:
     if not files:
         msg = "`paths` is empty; a checkpoint has at least one file."
         raise ValueError(msg)
-    if len(files) == 1:
-        return sha256_of(files[0])
-    lines = sorted((path.name, sha256_of(path)) for path in files)
-    text = "".join(f"{digest}  {name}\n" for name, digest in lines)
+    return combined_digest([(path.name, sha256_of(path)) for path in files])
+
+
+def combined_digest(digests: Sequence[tuple[str, str]]) -> str:
+    """Return the sha256 of files from their names and digests, as `checkpoint_digest` defines it."""
+    if len(digests) == 1:
+        return digests[0][1]
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

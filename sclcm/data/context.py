@@ -113,8 +113,8 @@ def cell_context(
     said = said_conditions(conditions)
     names = [*(token.name for token in encoding.context_used), *(choice.name for choice in encoding.choices)]
     if unknown := [name for name in said if name not in names]:
-        takes = ", ".join(map(repr, names)) or "none"
-        msg = f"`conditions` names {unknown[0]!r}, which {model!r} does not know of cells; it takes {takes}."
+        takes = f"its conditions are {', '.join(map(repr, names))}" if names else "it has none"
+        msg = f"`conditions` names {unknown[0]!r}, which is not a condition of {model!r}; {takes}."
         raise ValueError(msg)
     found: dict[str, np.ndarray] = {}
     columns = {

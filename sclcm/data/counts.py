@@ -40,9 +40,9 @@ class CountsReport:
     target_sum
         The total of a cell that counts were normalised to, where that could be told.
     invertible
-        Whether raw counts come out of it exactly; `sclcm.pp.recover_counts` does that.
+        Whether raw counts can be recovered exactly, with `sclcm.pp.recover_counts`.
     example
-        A value that is no raw count.
+        A value that is not a raw count.
     n_cells, n_sampled
         Cells of the matrix, and how many were read for this report.
     n_empty_cells
@@ -54,7 +54,7 @@ class CountsReport:
     recoverable_from
         Where there are no raw counts: places from which `sclcm.pp.recover_counts` gets them exactly.
     problems
-        What to know before use, one sentence each.
+        What you should know before you use the matrix, one sentence each.
     """
 
     source: str

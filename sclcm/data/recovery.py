@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
+from sclcm._warnings import warn_user
 from sclcm.data.counts import TOTAL_COLUMNS
 from sclcm.data.matrix import as_frame
 from sclcm.data.sampling import argument_for, count_places, sample_rows
@@ -223,4 +223,4 @@ def _warn_of_few_genes(counts: list[csr_matrix], source: MatrixSource) -> None:
             f"{n_cells:,} cells of `{source.name}` have fewer than {_FEW_GENES} expressed genes; the smallest value of "
             f"each was taken for one count. Pass `total_key` if `obs` has the cells' totals"
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn_user(msg)

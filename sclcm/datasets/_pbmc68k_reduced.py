@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def pbmc68k_reduced() -> AnnData:
     """Load 700 blood cells x 765 genes with raw counts; offline, from the file that scanpy bundles.
 
-    The counts are recovered from its log-normalised `.raw` and the cells' totals, and checked to be integers. The
-    genes are a panel that holds about a fifth of each library: the total of a whole library is `obs["n_counts"]`.
+    The counts are recovered from its log-normalised `.raw` and the cells' totals, and checked to be integers. The genes
+    are a panel with about a fifth of each library; `obs["n_counts"]` holds the total of the whole library.
 
     Returns
     -------
-    Annotated data: raw counts in `.X` (CSR, float32), the annotation of Zheng et al. (2017) in `.obs["bulk_labels"]`,
+    An AnnData with raw counts in `.X` (CSR, float32), the annotation of Zheng et al. (2017) in `.obs["bulk_labels"]`,
     the original's UMAP in `.obsm["X_umap_scanpy"]`.
 
     Examples

@@ -220,7 +220,6 @@ def fit(
     last = Path(folder) / "last.ckpt"
     done = read_torch(last)["global_step"] if last.exists() else 0
     stream = StepStream(make_batch, done, module.schedule.n_steps)
-    ModelCheckpoint(dirpath=folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
     trainer = lightning.Trainer(
         max_steps=stop_at or module.schedule.n_steps,
         max_epochs=-1,

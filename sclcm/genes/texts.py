@@ -18,31 +18,32 @@ def vectors_from_text(
     *,
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Make a table of gene vectors of what is written about each gene.
+    """Make a table of gene vectors from a description of each gene.
 
-    The table is what :func:`sclcm.models.from_gene_vectors` makes a model of.
+    Pass the table to :func:`sclcm.models.from_gene_vectors` to make a model of it.
 
     Parameters
     ----------
     descriptions
-        A text for each gene: a dictionary gene -> text, or a series with genes as its index. Line breaks become blanks.
-        A gene whose text is empty or missing has a vector of zeros, and the encoder does not see it.
+        A text for each gene: a dictionary gene -> text, or a series with genes as its index. Line breaks are
+        replaced by spaces. A gene whose text is empty or missing gets a vector of zeros and is not passed to
+        the encoder.
     encoder
-        Anything that turns a list of texts into as many vectors of one length, such as the `encode` of a sentence
-        transformer or a call of an embedding service.
+        Any function that turns a list of texts into as many vectors of one length, such as the `encode` method of a
+        sentence transformer or a call to an embedding service.
     batch_size
-        Texts in one call of the encoder.
+        Number of texts in one call of the encoder.
 
     Returns
     -------
-    One row a gene, in the order of the descriptions, float32.
+    A data frame with one row per gene, in the order of the descriptions, float32.
 
     Raises
     ------
     TypeError
-        The descriptions are no texts, or the encoder cannot be called.
+        The descriptions are not texts, or the encoder cannot be called.
     ValueError
-        A gene is named twice, all texts are empty, or the encoder gives other than one finite vector for each text.
+        A gene is named twice, all texts are empty, or the encoder does not return one finite vector for each text.
     """
     texts = _texts(descriptions)
     if not callable(encoder):

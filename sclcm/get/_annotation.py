@@ -8,28 +8,30 @@ import pandas as pd
 
 from sclcm._keys import annotate_keys
 from sclcm.data.matrix import check_adata
-from sclcm.get._slots import find_slot
+from sclcm.get._slots import find_slot, name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclcm.models._pretrained import Pretrained
 
-def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = None) -> pd.DataFrame:
-    """Return what `tl.annotate` wrote.
+
+def annotation(adata: AnnData, model: str | Pretrained = "sclcm-mini", *, key: str | None = None) -> pd.DataFrame:
+    """Return the labels and scores that `tl.annotate` wrote.
 
     Parameters
     ----------
     adata
         Annotated data.
     model
-        Name of the model.
+        The model, or its name.
     key
-        The `key_added` of the call, if it had one.
+        The `key_added` of that call, if it had one.
 
     Returns
     -------
-    One row a cell, by `adata.obs_names`, with the columns `label`, `score`, and, where the model gives them, `coarse`
-    and `ontology_term_id`.
+    A data frame with one row per cell, indexed by `adata.obs_names`, and the columns `label`, `score` and, if the model
+    gives them, `coarse` and `ontology_term_id`.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def annotation(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = N
         There are no such labels; the message lists the columns that exist.
     """
     check_adata(adata)
-    keys = annotate_keys(model, key)
+    keys = annotate_keys(name_of(model), key)
     columns = {"label": keys.label, "score": keys.score, "coarse": keys.coarse, "ontology_term_id": keys.ontology}
     find_slot(adata.obs, keys.label, where="`adata.obs`", remedy="`sclcm.tl.annotate`")
     return pd.DataFrame({name: adata.obs[column] for name, column in columns.items() if column in adata.obs})

@@ -24,30 +24,30 @@ def cell_text(
     use_raw: bool = False,
     gene_key: str | None = None,
 ) -> pd.Series:
-    """Return each cell as text: the names of its expressed genes in descending order, separated by blanks.
+    """Return each cell as text: the names of its expressed genes in descending order, separated by spaces.
 
-    An encoder of text, called with the values, makes cell vectors of it, such as those of GenePT-s::
+    A text encoder turns these texts into cell vectors, such as those of GenePT-s::
 
         adata.obsm["X_text"] = np.asarray(encoder(sclcm.get.cell_text(adata).tolist()))
 
     Parameters
     ----------
     adata
-        Annotated data; expression in any unit, since ranks alone count.
+        Annotated data; expression in any unit, since only ranks matter.
     n_genes
-        Most genes of a cell; those of lower rank are left out.
+        Largest number of genes of a cell; genes of lower rank are left out.
     prefix
-        What each text begins with.
+        The beginning of each text.
     layer
         Layer to read instead of `.X`.
     use_raw
-        Read `.raw.X`.
+        Read `.raw.X` instead of `.X`.
     gene_key
-        Column of `.var` with gene names; the index by default.
+        Column of `.var` with the gene names; the index by default.
 
     Returns
     -------
-    One text a cell, by `adata.obs_names`. Equal values are in the order of `.var`.
+    A series with one text per cell, indexed by `adata.obs_names`. Ties are in the order of `.var`.
 
     Raises
     ------

@@ -10,27 +10,29 @@ from scipy.sparse import issparse
 
 from sclcm._keys import embed_keys
 from sclcm.data.matrix import check_adata
-from sclcm.get._slots import find_slot
+from sclcm.get._slots import find_slot, name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclcm.models._pretrained import Pretrained
 
-def embedding(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = None) -> pd.DataFrame:
-    """Return what `tl.embed` wrote.
+
+def embedding(adata: AnnData, model: str | Pretrained = "sclcm-mini", *, key: str | None = None) -> pd.DataFrame:
+    """Return the cell embedding that `tl.embed` wrote.
 
     Parameters
     ----------
     adata
         Annotated data.
     model
-        Name of the model.
+        The model, or its name.
     key
-        The `key_added` of the call, if it had one.
+        The `key_added` of that call, if it had one.
 
     Returns
     -------
-    One row a cell, by `adata.obs_names`, and one column a dimension.
+    A data frame with one row per cell, indexed by `adata.obs_names`, and one column per dimension.
 
     Raises
     ------
@@ -38,6 +40,6 @@ def embedding(adata: AnnData, model: str = "sclcm-mini", *, key: str | None = No
         There is no such embedding; the message lists those that exist.
     """
     check_adata(adata)
-    slot = embed_keys(model, key).obsm
+    slot = embed_keys(name_of(model), key).obsm
     values = find_slot(adata.obsm, slot, where="`adata.obsm`", remedy="`sclcm.tl.embed`")
     return pd.DataFrame(values.toarray() if issparse(values) else np.array(values), index=adata.obs_names.copy())

@@ -20,20 +20,20 @@ def convert(
     dtype: str | torch.dtype = "float32",
     **given: Any,
 ) -> Path:
-    """Write a model as a folder of safetensors and JSON, which `load` reads back to the same bits, and much faster.
+    """Save a model as a folder of safetensors and JSON, which `load` reads much faster, and bit by bit the same.
 
     Parameters
     ----------
     source
-        A name that `list_models` gives, or a folder with the authors' files (or the weights file in it).
+        A name from :func:`~sclcm.models.list_models`, or a folder with the authors' files (or the weights file in it).
     target
-        The folder to write; it is not there before it is complete. A saved model in it is replaced.
+        The folder to write. It appears only once it is complete; a saved model in its place is replaced.
     family
-        Family of the files; found out from them where only one fits.
+        Family of the files; `None` infers it from the files, if only one family fits.
     dtype
-        `"float32"`, or `"bfloat16"` and `"float16"` for half the size, rounded.
+        `"float32"`, or `"bfloat16"` or `"float16"`, which take half the space and round the weights.
     given
-        What the files do not state, as for `load`.
+        What the files do not contain, as for :func:`~sclcm.models.load`.
 
     Returns
     -------
@@ -42,9 +42,9 @@ def convert(
     Raises
     ------
     FileExistsError
-        The folder holds anything but a saved model.
+        The folder holds something other than a saved model.
     ValueError
-        The name is unknown, or the files fit no family or several; and whatever else `load` raises.
+        The name is unknown, or the files fit no family or several. Other errors are those of `load`.
     """
     check_target(target)
     load(source, family=family, device="cpu", dtype=dtype, **given).save(target)

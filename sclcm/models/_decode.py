@@ -34,9 +34,9 @@ def decode_genes(
     device: str = "auto",
     dtype: str = "auto",
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    """Pass on what a model's decoder says of every gene that it knows, a few cells at a time.
+    """Yield the output of a model's decoder for every gene that it knows, a few cells at a time.
 
-    Nothing is kept: vectors of all genes of all cells rarely fit into memory. For averages over cells see
+    Nothing is stored, because the vectors of all genes of all cells rarely fit into memory. For averages over cells see
     :func:`sclcm.tl.embed_genes` with `how="decoder"`, for expression :func:`sclcm.tl.impute`.
 
     Parameters
@@ -46,24 +46,26 @@ def decode_genes(
     model
         Name or path of a model with a decoder, or a loaded one.
     recipe
-        One of the `gene_recipes` that :func:`sclcm.models.describe` lists, or a `GeneRecipe` made for the purpose.
-    layer
-    use_raw
-        Layer to read instead of `.X`, or `.raw.X`.
+        One of the `gene_recipes` that :func:`sclcm.models.describe` lists, or a `GeneRecipe` of your own.
+    layer, use_raw
+        Layer to read instead of `.X`, or whether to read `.raw.X`.
     gene_key
-        Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+        Column of `.var` with the gene names, or `"var_names"` for the index; `None` finds it.
     batch_size
-        Most cells in one batch; `None` lets it follow from the places of the decoder and the memory that is free.
-    device
-    dtype
+        Largest number of cells in a batch; `None` chooses it by the size of the decoder and the free memory.
+    device, dtype
         As for :func:`sclcm.models.load`.
 
     Yields
     ------
-    Row numbers of some cells, and of each the vectors of `model.vocabulary.features`, in that order, of shape
-    `(cells, genes, width)`, float32; with a recipe that has a head, numbers of shape `(cells, genes)`.
-    Cells that express no
-    known gene are left out.
+    Row numbers of some cells, shape `(cells,)`, and for each cell the vectors of `model.vocabulary.features`, in
+    that order, shape `(cells, genes, width)`, float32; if the recipe has a head, numbers of shape `(cells, genes)`.
+    Cells that express no known gene are left out.
+
+    Raises
+    ------
+    ValueError
+        The model has no decoder, there is no such recipe, or the matrix does not hold what the model reads.
     """
     pretrained = load(model, device=device, dtype=dtype)
     chosen = pretrained.gene_recipe(recipe)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from sclcm.checkpoints.files import checkpoint_digest
+from sclcm.checkpoints.files import checkpoint_digest, combined_digest
 from sclcm.checkpoints.readers import require_file
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class Digest:
                 raise RuntimeError(msg)
             lines.append((name, digest))
         _close(self._files)
-        if len(lines) == 1:
-            return lines[0][1]
-        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return combined_digest(lines)
 
 
 def _close(files: list[tuple[str, BufferedReader, tuple[int, int]]]) -> None:

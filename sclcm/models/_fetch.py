@@ -39,7 +39,7 @@ def describe_files(family: str, key: str, checkpoint: Checkpoint) -> dict[str, A
     sources += [] if hub is None else [_hub_page(hub)]
     return {
         "bundled": checkpoint.bundled is not None,
-        "fetched": hub is not None and not checkpoint.files,
+        "fetchable": hub is not None and not checkpoint.files,
         "source": "; ".join(sources),
         "files": [*({} if hub is None else hub.files), *checkpoint.files],
         "weights_mb": None if hub is None or hub.n_bytes is None else round(hub.n_bytes / 1e6),

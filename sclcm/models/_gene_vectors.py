@@ -141,30 +141,30 @@ def from_gene_vectors(
     name: str = "gene_vectors",
     others: Mapping[str, pd.DataFrame | Mapping[str, Any]] | None = None,
 ) -> Pretrained:
-    """Make a model of any table of gene vectors, such as embeddings of gene descriptions.
+    """Make a model from any table of gene vectors, such as embeddings of gene descriptions.
 
-    Its cell vectors are sums of gene vectors weighted by expression, as those of models whose genes are described in
-    words: in any unit, and divided as a recipe says. It is used, saved and loaded like any other model.
+    Its cell vectors are sums of gene vectors weighted by expression, in any unit, and divided as the recipe says.
+    It can be used, saved and loaded like any other model.
 
     Parameters
     ----------
     vectors
         A vector for each gene: a data frame with genes as its index, or a dictionary gene -> vector.
     name
-        Name of the model, from which the slots it writes are named.
+        Name of the model, after which the slots it writes are named.
     others
-        Further tables by name, for the recipes `"sum"` and `"concat"`; a gene that a table lacks has zeros there.
+        Further tables by name, for the recipes `"sum"` and `"concat"`; a gene missing from a table has zeros there.
 
     Returns
     -------
-    The model. Its recipes: `"embed"` and `"wa"`, values divided by the cell's total; `"aa"`, divided by the number of
-    genes of the data; with further tables also `"sum"`, of all tables, and `"concat"`, tables side by side, both
-    divided by the cell's total.
+    The model. Its recipes are `"embed"` and `"wa"` (the sum divided by the cell's total) and `"aa"` (divided by the
+    number of genes of the data); with further tables also `"sum"` (all tables added) and `"concat"` (tables side by
+    side), both divided by the cell's total.
 
     Raises
     ------
     ValueError
-        A gene is named twice, or a vector is no vector, not finite or of another length than the rest.
+        A gene is named twice, or a vector is not numeric, not finite or of a different length than the others.
     """
     tables = {OWN: as_dictionary(vectors, "`vectors`")}
     for key, table in (others or {}).items():

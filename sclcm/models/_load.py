@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sclcm._sizes import Given, ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one, named_in_errors
 from sclcm.checkpoints.readers import require_file
-from sclcm.models._brief import brief
+from sclcm.models._brief import brief, brief_recipes
 from sclcm.models._build import build_lcm, check_places, check_settings, within_places
 from sclcm.models._digest import Digest
 from sclcm.models._fetch import checkpoint_folder, describe_files
@@ -64,26 +65,26 @@ def load(
 ) -> Pretrained:
     """Load a model by name, from its authors' files, or from a folder that `Pretrained.save` wrote.
 
-    Nothing in a file is executed: safetensors and JSON are read as such, pickles by a reader that knows tensors,
-    arrays and plain data only.
+    Nothing in a file is executed: pickles are read by a restricted reader that accepts only tensors, arrays and plain
+    data.
 
     Parameters
     ----------
     name_or_path
-        A name that `list_models` gives, such as `"sclcm-mini"`, whose files are fetched if they are not here; or a
-        folder with the authors' files (or the weights file in it). Dictionaries are looked for in the folder, then in
-        the one above it.
+        A name from :func:`~sclcm.models.list_models`, such as `"sclcm-mini"`, whose files are downloaded if
+        they are not on this machine; or a folder with the authors' files (or the weights file in it).
+        Dictionaries are looked for in that folder, then in the one above it.
     family
-        Family of the files; found out from them where only one fits.
+        Family of the files; `None` infers it from the files, if only one family fits.
     device
-        `"auto"` is CUDA, else MPS, else the CPU.
+        Where to put the model; `"auto"` is CUDA if available, then MPS, then the CPU.
     dtype
-        `"float32"`, `"bfloat16"`, `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere. A model that is
-        loaded already stays, with `"auto"`, where and as it is.
+        `"float32"`, `"bfloat16"` or `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere. With `"auto"`, a
+        model that is already loaded keeps its device and number type.
     given
-        What the files do not state: sizes that the family asks for by name, and `vocabulary`, the folder to take the
-        dictionaries from, and the configuration where the model's own folder has none; for models that were fine-tuned
-        to classify, `labels`, the names of the classes in their order.
+        What the files do not contain: sizes that the family asks for by name; `vocabulary`, the folder with the
+        dictionaries, and with the configuration if the model's own folder has none; and, for models that were
+        fine-tuned to classify, `labels`, the names of the classes in order.
 
     Returns
     -------
@@ -92,13 +93,14 @@ def load(
     Raises
     ------
     ValueError
-        The name is unknown, the files fit no family or several, or a tensor is missing, left over or misshapen.
+        The name is unknown, the files fit no family or several, or a tensor is missing, unexpected or of the wrong
+        shape.
     FileNotFoundError
-        A file that the family needs is not there, and cannot be fetched.
+        A file that the family needs is not there and cannot be downloaded.
     ConnectionError
         The model hub cannot be reached.
     TypeError
-        An argument is none that the family asks for.
+        An argument is not one that the family asks for.
     """
     if isinstance(name_or_path, Pretrained):
         _check_given(given, set(), "a model that is loaded already")
@@ -121,9 +123,9 @@ def load(
 
 
 def fetch(name: str) -> Path:
-    """Fetch the files of a model without loading it, so that it can be loaded without a connection later.
+    """Download the files of a model without loading it, so that it can be loaded later without a network.
 
-    Files that are there already are checked and kept; a transfer that broke off is continued.
+    Files that are already there are checked and kept; an interrupted download is resumed.
 
     Parameters
     ----------
@@ -132,24 +134,30 @@ def fetch(name: str) -> Path:
 
     Returns
     -------
-    The folder with the files: for `load`, or to be copied to a machine without a connection.
+    The folder with the files, which you can pass to `load` or copy to a machine without a network.
 
     Raises
     ------
     FileNotFoundError
-        The files cannot be fetched automatically, or the settings forbid a connection. The message says which files to
-        get, where, and where to put them.
+        The files cannot be downloaded automatically, or the settings forbid a connection. The message says which files
+        to get, from where, and where to put them.
     ConnectionError
         The model hub cannot be reached.
     ValueError
-        The name is unknown, or a file is not the one that was published.
+        The name is unknown, or a file differs from the one that was published.
     """
     spec, key = _find_checkpoint(name)
     return checkpoint_folder(spec.name, key, spec.checkpoints[key])
 
 
 def list_models() -> list[str]:
-    """Return the names that `load` knows, `family.checkpoint`; a family alone means its first checkpoint."""
+    """List the models that can be loaded by name.
+
+    Returns
+    -------
+    Names of the form `family.checkpoint`. The name of a family on its own means its first checkpoint. Families without
+    published weights are not listed; see :func:`~sclcm.models.build` for these.
+    """
     return [f"{family}.{checkpoint}" for family in family_names() for checkpoint in get_spec(family).checkpoints]
 
 
@@ -160,7 +168,7 @@ def models_with_labels() -> list[str]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Describe a model of the zoo, without reading any weights.
+    """Describe a model, without reading any weights.
 
     Parameters
     ----------
@@ -169,8 +177,13 @@ def describe(name: str) -> dict[str, Any]:
 
     Returns
     -------
-    Title, reference, licence, where its files come from, how large they are and where they will lie, the input it
-    needs, its recipes and its heads, and in words what people compare families by.
+    A dictionary with title, reference and licence; where the files come from, how large they are and where they will be
+    stored; the input that the model needs; its recipes and heads; and, in words, its architecture and training.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
     """
     if name in family_names() and not get_spec(name).checkpoints:
         spec, key, checkpoint = get_spec(name), "", UNPUBLISHED
@@ -191,7 +204,7 @@ def describe(name: str) -> dict[str, Any]:
         "accepts_bulk": spec.accepts_bulk or any(recipe.accepts_bulk for recipe in spec.recipes.values()),
         "gene_ids": spec.vocabulary.ids,
         "species": list(spec.vocabulary.species),
-        "recipes": {recipe: brief(value) for recipe, value in _all_recipes(spec).items()},
+        "recipes": brief_recipes(spec),
         "gene_recipes": {recipe: brief(value) for recipe, value in spec.gene_recipes.items()},
         "conditions": _conditions(spec),
         "translates_to": "" if spec.translation is None else spec.translation.modality,
@@ -213,14 +226,15 @@ def _all_heads(spec: ModelSpec) -> list[str]:
     return [*spec.architecture.heads, *(() if decoder is None else decoder.heads)]
 
 
-def _all_recipes(spec: ModelSpec) -> dict[str, object]:
-    return {**spec.recipes, **{name: recipe for variant in spec.variants for name, recipe in variant.recipes.items()}}
-
-
 def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
     family, _, key = str(name).partition(".")
     if family not in family_names():
-        msg = f"{name!r} is neither a path that exists nor a known model; known are {', '.join(list_models())}."
+        close = get_close_matches(str(name).replace("_", "-").lower(), [*family_names(), *list_models()], n=3)
+        hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+        msg = (
+            f"{name!r} is neither a path that exists nor a known model. {hint}"
+            f"The known models are {', '.join(list_models())}."
+        )
         raise ValueError(msg)
     spec = get_spec(family)
     if not spec.checkpoints:

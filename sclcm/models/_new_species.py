@@ -32,35 +32,36 @@ def with_species(
     chromosomes: pd.DataFrame,
     seed: int = 0,
 ) -> Pretrained:
-    """Return a model that reads the genes of another species by vectors of their proteins.
+    """Return a model that reads the genes of another species, through the vectors of their proteins.
 
-    It knows the new species alone; its trained weights are those of `model`. The vectors have to be made as those of
-    the model were, which its authors describe.
+    The new model knows only the new species; its trained weights are those of `model`. The vectors have to be made in
+    the same way as those of the model, which its authors describe.
 
     Parameters
     ----------
     model
-        A model of fixed gene vectors whose sentences are in genomic order.
+        A model with fixed gene vectors whose sentences are in genomic order, such as UCE.
     species
         Name of the species.
     vectors
-        Symbol -> vector, or a frame with symbols as its index. Letter case of symbols does not matter.
+        A dictionary symbol -> vector, or a data frame with symbols as its index. The letter case of symbols does not
+        matter.
     chromosomes
-        A row for each gene, symbols as its index or as the column `gene_symbol`, with the columns `chromosome` and
-        `start`, the first base. Genes without a vector are left out.
+        A table with one row per gene, with symbols as its index or in the column `gene_symbol`, and the columns
+        `chromosome` and `start`, the first base. Genes without a vector are left out.
     seed
-        Seed of the random vectors that stand for chromosomes; upstream takes the taxonomy id of NCBI.
+        Seed of the random vectors that represent chromosomes; upstream uses the taxonomy id of NCBI.
 
     Returns
     -------
-    The model; `save` keeps it.
+    The new model; store it with its `save` method.
 
     Raises
     ------
     ValueError
-        A symbol occurs twice, a gene has no chromosome or no start, or vectors are of another width or not finite.
+        A symbol occurs twice, a gene has no chromosome or no start, or a vector has the wrong width or is not finite.
     TypeError
-        An argument is of another type.
+        An argument has the wrong type.
     """
     config, select = model.architecture.gene, model.encoding.select
     if not isinstance(config, ProjectedVectors) or not isinstance(select, SampledGroups):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from sclcm._settings import settings
 from sclcm._sizes import as_int
+from sclcm._warnings import warn_user
 from sclcm.data.ahead import map_ahead
 from sclcm.data.context import said_conditions
 from sclcm.data.genes import choose_gene_names, require_overlap
@@ -305,7 +305,7 @@ def open_input(
             names=source.var.index if key == "var_names" else source.var[key],
         )
     logger.info(
-        "%s: %d of %d genes of %s, by %s",
+        "%s knows %d of the %d genes of %s (named by %s)",
         pretrained.name,
         alignment.report.n_matched,
         alignment.n_var,
@@ -343,14 +343,14 @@ def check_random_state(random_state: int) -> None:
 
 
 def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:
-    """Integers may still be no single cells; other matrices are refused when they are read."""
+    """Counts may still be of bulk samples; fractions will be refused anyway where counts are needed."""
     _, rows = sample_rows(source, 256)
     if judge(rows).kind == "bulk" and (pretrained.needs != "counts" or are_counts(rows.data)):
         msg = (
-            f"{source.name} holds bulk samples by its totals (see `sclcm.pp.check_counts`); {pretrained.name!r} was "
-            "trained on single cells, so its vectors of them mean little."
+            f"the totals of {source.name} are those of bulk samples (see `sclcm.pp.check_counts`). {pretrained.name!r} "
+            "was trained on single cells, so its vectors of bulk samples mean little."
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn_user(msg)
 
 
 def one_pass(

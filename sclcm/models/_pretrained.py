@@ -47,42 +47,39 @@ class Pretrained:
     Parameters
     ----------
     name
-        Name of the model, from which the slots it writes are named.
+        Name of the model, after which the slots it writes are named.
     family
-        Its family in the zoo.
+        Its family.
     vocabulary
         The genes it knows, and its special tokens.
     gene_columns
-        Columns of var that its authors' input contract names.
-    pad
-    mask
-        Names of the padding token (empty where no sentence is padded) and, where there is one, of the token that hides
-        another.
+        Columns of `.var` in which its authors expect gene names.
+    pad, mask
+        Names of the padding token (empty if sentences are never padded) and of the mask token, if there is one.
     encoding
-        How counts become sentences; where tokens are cells, what is summed of each.
+        How counts become sentences or, if tokens are cells, what is summed for each cell.
     architecture
-        The model's configuration, sizes filled in.
-    recipes
-    gene_recipes
-        Embeddings of cells, and what a decoder says of genes, as published, by name.
+        The configuration of the network, with all sizes.
+    recipes, gene_recipes
+        Published ways to compute cell embeddings, and to read the decoder for each gene, by name.
     submodel
-        Which of the models of its file it is, where that holds several.
+        Which of the models in its file it is, if there are several.
     arrays
-        Companion arrays that the encoding reads, in vocabulary order.
+        Further inputs of the encoding by name, in the order of the vocabulary.
     prototypes
-        Label prototypes for annotation without training, where the model has them.
+        Label prototypes for annotation without training, if the model has any.
     labels
-        Labels that the model generates or scores, where it does.
+        Labels that the model generates or scores, if it does.
     translation
-        Features of another modality whose values the model gives, where it does.
+        Another modality that the model predicts, if it does.
     needs
         What a matrix must hold: raw counts, or expression in any unit.
     accepts_bulk
-        Whether its authors use it on bulk samples as well.
+        Whether its authors also use it on bulk samples.
     lcm
         The network, in evaluation mode.
     digest
-        Of the files it was read from.
+        Digest of the files that it was read from.
     """
 
     name: str
@@ -202,12 +199,12 @@ class Pretrained:
         """Return a recipe of what the decoder says of genes; `ValueError` lists those that exist."""
         decoder = self.architecture.decoder
         if decoder is None and not self.gene_recipes:
-            msg = f"{self.name!r} has no decoder, so that it says nothing of genes that a cell does not express."
+            msg = f"{self.name!r} has no decoder, so it cannot predict genes that a cell does not express."
             raise ValueError(msg)
         if self.translation is not None:
             msg = (
-                f"The decoder of {self.name!r} gives values of {self.translation.modality}s and says nothing of genes; "
-                "`sclcm.tl.translate` reads it."
+                f"The decoder of {self.name!r} predicts {self.translation.modality}s and not genes; use "
+                "`sclcm.tl.translate`."
             )
             raise ValueError(msg)
         if isinstance(recipe, GeneRecipe):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 UNKNOWN = "unknown"
 """The label of a cell that resembles no prototype enough."""
+
+CELLS_AT_ONCE = 4_096
+"""Cells that are compared with the prototypes at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +112,11 @@ class Prototypes:
         wanted = set(labels)
         if unknown := sorted(wanted - set(self.labels)):
             known = sorted(set(self.labels))
-            msg = f"`labels` has {unknown[0]!r}, for which there is no prototype; there are {', '.join(known)}."
+            close = get_close_matches(unknown[0], known, n=3) or known[:3]
+            msg = (
+                f"`labels` has {unknown[0]!r}, for which the model has no prototype. Of its {len(known)} labels, the "
+                f"closest are {', '.join(map(repr, close))}; `model.prototypes.labels` lists them all."
+            )
             raise ValueError(msg)
         keep = [i for i, label in enumerate(self.labels) if label in wanted]
         return dataclasses.replace(
@@ -155,6 +163,11 @@ class Prototypes:
         Label, Cell Ontology id and score of each cell, shape `(cells,)`. Where nothing scores enough the label is
         `"unknown"` and the score is that of the best single label; a cell of zeros scores nothing.
         """
+        parts = [self._assign(part, min_score) for part in _blocks(cells)]
+        label, ontology, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return label, ontology, score
+
+    def _assign(self, cells: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         names, shares = self.shares(cells)
         ids = dict(zip(self.labels, self.ontology_ids, strict=True))
         best = shares.argmax(1)
@@ -171,6 +184,12 @@ class Prototypes:
         undecided = ~settled | nothing
         label[undecided], ontology[undecided] = UNKNOWN, ""
         return label, ontology, score
+
+
+def _blocks(cells: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut cells into blocks, as the shares of all labels in all cells would take far more memory than the labels."""
+    for start in range(0, max(len(cells), 1), CELLS_AT_ONCE):
+        yield cells[start : start + CELLS_AT_ONCE]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

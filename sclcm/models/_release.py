@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sclcm._sizes import resolve_sizes
+from sclcm._warnings import warn_user
 from sclcm.checkpoints import readers
 from sclcm.checkpoints.files import find_one
 from sclcm.checkpoints.modules import read_module
@@ -266,7 +266,7 @@ def _partial_factors(source: PartialFactors, vocabulary: GeneVocabulary, release
         named = np.array([gene in table for gene in vocabulary.features.tolist()], dtype=bool)
         factors[named] = _numbers(table, vocabulary.features[named], release.used[-1])
     if missing:
-        warnings.warn(f"{' and '.join(map(repr, missing))} not found. {source.absence}", UserWarning, stacklevel=6)
+        warn_user(f"{' and '.join(map(repr, missing))} not found. {source.absence}")
     return factors
 
 

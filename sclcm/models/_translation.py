@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def translation_of(pretrained: Pretrained) -> Translation:
     """Return what a model translates to; `ValueError` if it does not."""
     if pretrained.translation is None:
-        msg = f"{pretrained.name!r} gives no values of features of another modality."
+        msg = f"{pretrained.name!r} predicts no other modality, such as proteins."
         raise ValueError(msg)
     return pretrained.translation
 

@@ -53,27 +53,28 @@ def build(
     dtype: str | torch.dtype = "auto",
     **sizes: Any,
 ) -> Pretrained:
-    """Build a model of a family anew, with random weights, over genes of one's own.
+    """Build a new model of a family, with random weights, over your own genes.
 
-    For families of which no weights are published, for training from the start, and for tests. The vectors of a model
-    that is not trained mean nothing yet.
+    For families without published weights, for training from scratch, and for tests. The vectors of an untrained model
+    mean nothing.
 
     Parameters
     ----------
     family
         A family of the zoo.
     gene_ids
-        The genes it is to know, in order, each once: symbols or Ensembl ids.
+        The genes of the model, in order and each once: symbols or Ensembl ids.
     name
-        Name of the model, from which the slots it writes are named; the family's by default.
+        Name of the model, after which the slots it writes are named; by default the name of the family.
     arrays
-        Numbers that the family's encoding reads, one for each gene, by name. Only some families need any.
+        Further inputs of the family's encoding by name, such as medians, with one number per gene. Only some families
+        need any.
     vectors
-        A vector for each gene, such as of its description, for families that know genes by those: a data frame with
-        genes as its index, or a dictionary.
+        A vector for each gene, for example of its description, for families that represent genes by such
+        vectors: a data frame with genes as its index, or a dictionary.
     backbone
-        Folder with weights of the blocks, in the files and by the names of the family's authors; all else is random.
-        `None`: the blocks are random, too.
+        Folder with the weights of the blocks, in the files and with the names of the family's authors; everything else
+        is random. With `None` the blocks are random, too.
     random_state
         Seed of the weights.
     device
@@ -81,12 +82,12 @@ def build(
     dtype
         `"float32"`, `"bfloat16"`, `"float16"`; `"auto"` is bfloat16 on CUDA and float32 elsewhere.
     sizes
-        Sizes and settings that a release would state, such as `d_model=64, n_blocks=2, n_heads=4`. Those that the
-        family's authors chose are taken where none is given; an error names those without.
+        Sizes and settings that a release would contain, such as `d_model=64, n_blocks=2, n_heads=4`. The defaults are
+        those of the family's authors; an error names the settings that have no default.
 
     Returns
     -------
-    The model, in evaluation mode: it embeds, is saved and loaded like any other.
+    The model, in evaluation mode. It can be used, saved and loaded like any other.
 
     Raises
     ------
@@ -232,11 +233,11 @@ def _resolved(
 
 
 def _random_network(architecture: LCMConfig, random_state: int, blocks: Mapping[str, torch.Tensor]) -> LCM:
-    """Draw weights from a stream of their own, but for blocks that are there already."""
+    """Draw weights from a stream of their own, but for blocks that are there; the caller's streams stay as they are."""
     drawn = dataclasses.replace(architecture, backbone=NoBackbone()) if blocks else architecture
     _check_memory(drawn)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_state)
+        torch.default_generator.manual_seed(random_state)  # `torch.manual_seed` would seed every device as well
         lcm = LCM(drawn)
     if blocks:
         return build_lcm(architecture, {**lcm.state_dict(), **blocks})

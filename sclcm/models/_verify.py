@@ -73,24 +73,25 @@ class Check:
 def verify(
     family: str | None = None, *, fixture: str | Path | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Iterator[Check]:
-    """Compare what this installation computes with what the authors' own code gave.
+    """Compare what this installation computes with the results of the authors' own code.
 
     Parameters
     ----------
     family
-        A family of the zoo; `None` takes every family that has reference numbers.
+        A family; `None` takes every family that has reference numbers.
     fixture
-        A folder with `checkpoint/`, `input.h5ad`, `expected.npz` and `expected.json`, perhaps `run.json`, or one that
-        holds such folders; `None` takes those of the package. Needs `family`.
+        A folder with `checkpoint/`, `input.h5ad`, `expected.npz`, `expected.json` and possibly `run.json`, or a folder
+        that holds such folders; `None` takes those of the package. Requires `family`.
     dtype
-        Number type to compute in. Arrays of real numbers may differ by 10% of their size in bfloat16, 2% in float16;
-        tokens and classes that the model chooses are `"DEFERRED"` where they differ.
+        Number type of the computation. Arrays of real numbers may differ by 10% of their size in bfloat16, 2%
+        in float16; tokens and classes that the model chooses are `"DEFERRED"` where they differ.
     device
         Where to compute.
 
     Yields
     ------
-    One result for each array.
+    A `Check` for each array, with its status, its name, the largest absolute and relative difference, and the
+    tolerance.
 
     Raises
     ------

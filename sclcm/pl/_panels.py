@@ -8,11 +8,13 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SIDE = 3.8  # of a panel, in inches
+_DPI = 150  # of a saved figure, where nobody has set another
 _GAP = 0.2  # between what belongs to one panel and to the next
 
 
@@ -22,6 +24,28 @@ def new_panels(n_panels: int, ncols: int) -> list[Axes]:
 
     figure = plt.figure(figsize=(_SIDE * min(ncols, n_panels), _SIDE * -(-n_panels // ncols)))
     return [figure.add_axes((0, 0, 1, 1), label=f"panel {number}") for number in range(n_panels)]
+
+
+def close(panels: Sequence[Axes]) -> None:
+    """Forget the figure of panels, which nobody will see."""
+    from matplotlib import pyplot as plt
+
+    plt.close(panels[0].get_figure(root=True))
+
+
+def save_panels(panels: Sequence[Axes], file: str | Path) -> None:
+    """Save the figure of panels with all that stands beside them, at the resolution that matplotlib is set to."""
+    from matplotlib import rcParams
+
+    figure, dpi = cast("Figure", panels[0].get_figure(root=True)), rcParams["savefig.dpi"]
+    figure.savefig(file, dpi=_DPI if dpi == "figure" else dpi, bbox_inches="tight")
+
+
+def show_figures() -> None:
+    """Show the figures that are open."""
+    from matplotlib import pyplot as plt
+
+    plt.show()
 
 
 def fit_panels(panels: Sequence[Axes], ncols: int) -> None:

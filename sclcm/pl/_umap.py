@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,24 +11,26 @@ import pandas as pd
 
 from sclcm._keys import annotate_keys, umap_keys
 from sclcm.data.matrix import check_adata
-from sclcm.pl._panels import fit_panels, new_panels
+from sclcm.pl._panels import close, fit_panels, new_panels, save_panels, show_figures
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-# Thirty colours that stay apart from each other and from the grey of missing labels: the nine of matplotlib's cycle
-# that are no grey, then each the farthest from all before it (OKLab, moderate chroma).
+# Thirty colours, made by `scripts/build_palette.py`: the first six are those of Okabe and Ito, and all of them differ
+# for people without red or without green cones, too.
 # fmt: off
 PALETTE = (
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#005a2d",
-    "#780069", "#1e2da5", "#00e196", "#87a5ff", "#1e4b69", "#870000", "#96870f", "#b43c78", "#ffa5a5", "#5a3c00",
-    "#0f8769", "#87b487", "#692da5", "#ff6978", "#c3785a", "#694b78", "#c387ff", "#c3a5d2", "#5a5ad2", "#ffb40f",
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#5a0f00", "#000096", "#a50f69", "#2d5a00",
+    "#5af078", "#8769ff", "#5a2dc3", "#5a0069", "#78694b", "#003c3c", "#78c396", "#d2d200", "#b40000", "#694b87",
+    "#5ae1ff", "#b43cb4", "#ff4b78", "#ff78e1", "#a55a78", "#2d3c87", "#c378ff", "#2d5a5a", "#e1a5c3", "#3c5ae1",
 )
 # fmt: on
 _GREY = "#d0d0d0"
 _UNDECIDED = frozenset({"unknown", "unassigned", "na", "nan"})
-_LEGEND_ROWS = 16
+_LEGEND_ROWS = 20
 
 
 def umap(
@@ -39,6 +42,8 @@ def umap(
     title: str | Sequence[str] | None = None,
     ncols: int = 2,
     ax: Axes | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
     **kwargs: Any,
 ) -> list[Axes]:
     """Draw the UMAP that :func:`sclcm.tl.umap` made, one panel per colour.
@@ -61,12 +66,24 @@ def umap(
         Panels in a row.
     ax
         Axes to draw into, for a single colour; `None` makes a figure.
+    show
+        Whether to show the figure now, as :func:`matplotlib.pyplot.show` does. Notebooks show it anyway.
+    save
+        File to save the figure to, such as `"umap.pdf"`; its ending says in which format.
     **kwargs
         Passed on to :func:`scanpy.pl.embedding`.
 
     Returns
     -------
-    The axes, one per colour. As in scanpy, the colours of categories are kept in `adata.uns['<color>_colors']`.
+    The axes, one per colour; the figure is `axes[0].figure`. As in scanpy, the colours of categories are stored in
+    `adata.uns['<color>_colors']`.
+
+    Raises
+    ------
+    KeyError
+        There is no such layout, column or gene; the message names those that come closest.
+    ValueError
+        The number of titles or axes is not that of the colours.
     """
     check_adata(adata)
     basis = _layout_key(adata, key)
@@ -75,15 +92,26 @@ def umap(
     if len(titles) != len(colors):
         msg = f"`title` names {len(titles)} panels, `color` {len(colors)}; give one title per colour."
         raise ValueError(msg)
-    axes = new_panels(len(colors), ncols) if ax is None else [ax]
-    if len(axes) != len(colors):
+    if ax is not None and len(colors) != 1:
         msg = f"`ax` takes a single colour, `color` names {len(colors)}; leave `ax` out or choose one."
         raise ValueError(msg)
-    for panel, name, heading in zip(axes, colors, titles, strict=True):
-        options = {"color": name, "title": heading, "size": size or _point_size(adata.n_obs)}
-        _draw(adata, basis, panel, options=options | kwargs)
+    if "gene_symbols" not in kwargs:
+        _check_colors(adata, colors)
+    axes = new_panels(len(colors), ncols) if ax is None else [ax]
+    try:
+        for panel, name, heading in zip(axes, colors, titles, strict=True):
+            options = {"color": name, "title": heading, "size": size or _point_size(adata.n_obs)}
+            _draw(adata, basis, panel, options=options | kwargs)
+    except Exception:
+        if ax is None:
+            close(axes)
+        raise
     if ax is None:
         fit_panels(axes, ncols)
+    if save is not None:
+        save_panels(axes, save)
+    if show:
+        show_figures()
     return axes
 
 
@@ -105,6 +133,18 @@ def _colors(adata: AnnData, key: str, color: str | Sequence[str] | None) -> list
         msg = f"`color` is {color!r}; expected the name of a column of `.obs` or of a gene, or a list of such names."
         raise TypeError(msg)
     return [color] if isinstance(color, str) else list(color) or [None]
+
+
+def _check_colors(adata: AnnData, colors: Sequence[str | None]) -> None:
+    """Refuse, before anything is drawn, what is neither a column of obs nor a gene."""
+    genes = adata.var_names if adata.raw is None else adata.raw.var_names.union(adata.var_names)
+    for name in colors:
+        if name is None or name in adata.obs or name in genes:
+            continue
+        close_names = get_close_matches(str(name), [*map(str, adata.obs.columns), *map(str, genes)], n=3)
+        hint = f"; did you mean {' or '.join(map(repr, close_names))}?" if close_names else "."
+        msg = f"`color` is {name!r}, which is neither a column of `adata.obs` nor a gene{hint}"
+        raise KeyError(msg)
 
 
 def _point_size(n_cells: int) -> float:
@@ -132,12 +172,15 @@ def _draw(adata: AnnData, basis: str, ax: Axes, *, options: dict[str, Any]) -> N
 
 
 def _palette(labels: pd.Series) -> list[str] | None:
-    """Colours of the categories, grey for cells that were left undecided; `None` where there are too many."""
+    """Return a colour for each category, grey for undecided cells; `None` where not even scanpy has enough."""
+    from scanpy.plotting.palettes import default_102
+
     categories = [str(label) for label in labels.astype("category").cat.categories]
     named = [label for label in categories if label.lower() not in _UNDECIDED]
-    if len(named) > len(PALETTE):
+    palette = PALETTE if len(named) <= len(PALETTE) else default_102
+    if len(named) > len(palette):
         return None
-    colors = dict(zip(named, PALETTE, strict=False))
+    colors = dict(zip(named, palette, strict=False))
     return [colors.get(label, _GREY) for label in categories]
 
 
@@ -155,6 +198,7 @@ def _legend_beside(ax: Axes) -> None:
         fontsize=8,
         ncol=-(-len(labels) // _LEGEND_ROWS),
         handletextpad=0.2,
+        labelspacing=0.35,
         columnspacing=0.8,
     )
     for handle in legend.legend_handles:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def check_counts(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> CountsReport:
-    """Tell what a matrix holds: raw counts, counts per N, their log1p, scaled values, bulk expression, or else.
+    """Tell what a matrix holds: raw counts, counts per N, their log1p, scaled values, bulk expression or other values.
 
-    Up to 2,048 cells are read, spread evenly over the data; nothing is written.
+    At most 2,048 cells are read, spread evenly over the data; nothing is written.
 
     Parameters
     ----------
@@ -29,8 +29,15 @@ def check_counts(adata: AnnData, layer: str | None = None, *, use_raw: bool = Fa
 
     Returns
     -------
-    The report: `kind`, `target_sum` (the N), whether raw counts come out exactly (`invertible`), where raw counts are
-    (`raw_counts_in`), `problems`. Printed, it is a paragraph.
+    A report with the fields `kind`, `target_sum` (the N), `invertible` (whether raw counts can be recovered exactly),
+    `raw_counts_in` (where raw counts are), `problems` and others. Printing it gives a readable paragraph.
+
+    Raises
+    ------
+    KeyError
+        There is no such layer.
+    ValueError
+        The chosen matrix is missing.
 
     Examples
     --------

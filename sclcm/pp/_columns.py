@@ -13,7 +13,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from sclcm.data.genes import VAR_NAMES, gene_names
+from sclcm.data.genes import candidate_columns, gene_names
 from sclcm.data.matrix import check_adata, layer_names
 from sclcm.data.rows import check_type, in_native_order
 from sclcm.genes.names import HOWS, beaten_aliases, guess_id_type, resolve, string_array
@@ -23,13 +23,9 @@ if TYPE_CHECKING:
 
     from sclcm.genes.names import IdType, Resolution
 
-_GENE_COLUMNS = (
-    *("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl"),
-    *("feature_name", "gene_symbol", "gene_symbols", "gene_name", "gene_names", "symbol"),
-)
 _CHUNK_SIZE = 4096
 
-_X_REMEDY = "put counts into `.X` first (`adata.X = adata.layers['counts']`) and normalise afterwards"
+_X_REMEDY = "put counts into `.X` first, as in `adata.X = adata.layers['counts']`, and normalise afterwards"
 _LAYER_REMEDY = "leave it out by naming the others in `layers`, and normalise afterwards"
 
 
@@ -135,15 +131,11 @@ def check_columns(adata: AnnData, *, unmapped: str, layers: Sequence[str] | None
 def choose_names(adata: AnnData, gene_key: str | None, *, to: IdType, species: str | None) -> tuple[str, list[str]]:
     """Return where the gene names are, and the names."""
     var = adata.var
-    if gene_key is not None and not (pd.api.types.is_hashable(gene_key) and gene_key in var):
-        msg = f"`gene_key` is {gene_key!r}, not a column of `var`; expected one of {list(var.columns)!r} or `None`"
-        raise ValueError(msg)
     if gene_key is not None:
         return gene_key, gene_names(var, gene_key)
-    candidates = {VAR_NAMES: gene_names(var, VAR_NAMES)}
-    candidates |= {key: gene_names(var, key) for key in _GENE_COLUMNS if list(var.columns).count(key) == 1}
+    candidates = {key: gene_names(var, key) for key in candidate_columns(var, ())}
     if len(candidates) == 1:
-        return VAR_NAMES, candidates[VAR_NAMES]
+        return next(iter(candidates.items()))
     known = {key: _n_known(names, to=to, species=species) for key, names in candidates.items()}
     chosen = max(candidates, key=lambda key: (known[key], guess_id_type(candidates[key]) == "ensembl"))
     return chosen, candidates[chosen]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from sclcm._compat import package_version
+from sclcm._warnings import warn_user
 from sclcm.data.matrix import layer_names
 from sclcm.genes.names import guess_species, resolve, string_array
 from sclcm.genes.orthologs import load_orthologs
@@ -37,35 +37,43 @@ def map_orthologs(
     layers: Sequence[str] | None = None,
     unmapped: Literal["drop", "keep"] = "drop",
 ) -> AnnData:
-    """Name the genes of mouse by the Ensembl ids of their human orthologues, or those of human by mouse ids.
+    """Rename mouse genes to the Ensembl ids of their human orthologues, or human genes to those of mouse.
 
-    That is what models of one species, and those that know both by the ids of one, need. Names are read as
-    :func:`sclcm.pp.unify_genes` reads them. A gene is mapped if it has one orthologue whose only orthologue it is, by
-    the homologies of Ensembl; genes of families that grew in one of the species are reported, never guessed.
+    Use it for models that know one species only, or that name the genes of both species by the ids of one. Names are
+    read as in :func:`sclcm.pp.unify_genes`. Only one-to-one orthologues, according to Ensembl, are mapped; all other
+    genes are reported, never guessed.
 
     Parameters
     ----------
     adata
         Cells x genes of the other species; it is not changed.
     to
-        The species whose ids are wanted.
+        The species whose ids are wanted: `"human"` or `"mouse"`.
     gene_key
-        Column of `var` with the gene names. `None` looks at var names and the usual columns.
+        Column of `var` with the gene names. `None` considers the var names and well-known columns.
     layers
-        Layers to carry over; `None` is all of them. Only counts can be summed where columns of one gene are merged.
+        Layers to carry over; `None` means all. Only counts can be summed if columns of one gene are merged.
     unmapped
-        What to do with genes that have no orthologue, or several: `"drop"` their columns, or `"keep"` them under their
-        own Ensembl id, which some models know. Names that cannot be read are kept as they are.
+        What to do with genes that have no orthologue or several: `"drop"` their columns, or `"keep"` them under their
+        own Ensembl id, which some models know. With `"keep"`, names that cannot be read stay as they are.
 
     Returns
     -------
-    A new AnnData, its genes in the order in which they first occurred; slots as for :func:`sclcm.pp.unify_genes`.
+    A new AnnData, with genes in the order in which they first occurred and the slots that
+    :func:`sclcm.pp.unify_genes` carries over. New are
 
-    `var["original_name"]` : the names a gene had in `adata`, joined by `|`.
+    `var['original_name']` : str
+        The names that a gene had in `adata`, joined by `|`.
+    `uns['map_orthologs']` : dict
+        Genes with several orthologues, genes without one, and names that could not be read; the share of counts lost
+        with the dropped columns (over all cells, and in the cell that lost most; NaN if `.X` is missing or has negative
+        values); and the version of the table.
 
-    `uns["map_orthologs"]` : genes with several orthologues, without one, and names that were not read; the share of
-    counts lost with dropped columns (of all cells, and of the cell that lost most; NaN where `.X` has none or negative
-    values), and the version of the table.
+    Raises
+    ------
+    ValueError
+        The genes are already those of the wanted species, none of them can be mapped, or columns that hold other values
+        than counts would have to be summed.
 
     Examples
     --------
@@ -151,4 +159,4 @@ def _tell(plan: ColumnPlan, chosen: str, target: str) -> None:
             f"only {plan.n_mapped} of {len(plan.names)} names in {chosen!r} have one {target} orthologue; see "
             "`uns['map_orthologs']`, and pass the right column as `gene_key`"
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)

@@ -16,9 +16,9 @@ def recover_counts(
 ) -> AnnData:
     """Recover raw counts from counts per N or their logarithm, exactly or not at all.
 
-    A cell's values are integer multiples of one unit: its smallest value if that is one count, else a simple fraction
-    of it; or N over the cell's total where `total_key` names the totals. Every value is checked to be an integer
-    within the precision it was stored with.
+    A cell's normalised values are integer multiples of one unit: its smallest value, if that is one count, or a simple
+    fraction of it; or N divided by the cell's total, if `total_key` names the totals. Every result is checked to be an
+    integer within the precision with which the value was stored.
 
     Parameters
     ----------
@@ -29,13 +29,20 @@ def recover_counts(
     use_raw
         Read `.raw.X`; the result then has the genes of `.raw.var`.
     total_key
-        Column of `obs` with the total that each cell was normalised by, over all genes measured then. `None` uses a
-        column of well-known name, such as `n_counts`, if it makes integers of all values; else the smallest value of
-        each cell tells, which leaves cells with few genes uncertain (there is a warning).
+        Column of `obs` with the total by which each cell was normalised, over all genes measured at that time. `None`
+        uses a well-known column, such as `n_counts`, if it turns all values into integers, and otherwise the smallest
+        value of each cell, which is uncertain for cells with few genes (there is a warning).
 
     Returns
     -------
     A new AnnData with raw counts in `.X` (CSR, float32) and copies of `obs`, `var` and `obsm`.
+
+    Raises
+    ------
+    ValueError
+        Raw counts cannot be recovered exactly; the message names the value that is farthest from an integer.
+    KeyError
+        There is no such layer or column.
 
     Examples
     --------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from sclcm._compat import package_version
+from sclcm._warnings import warn_user
 from sclcm.data.matrix import layer_names
 from sclcm.genes.names import is_renamed, resolve, string_array
 from sclcm.genes.table import Species, load_table
@@ -41,8 +41,8 @@ def unify_genes(
 
     Names are read as `sclcm.tl.embed` reads them: Ensembl ids with or without version, current and previous symbols,
     aliases, any letter case. Columns of the same gene become one and their counts are summed, in `.X` and in the
-    layers. Names that could be several genes, and aliases of a gene that is there under another name (`CD62L` beside
-    `SELL` is usually the antibody), are not mapped.
+    layers. Not mapped are names that could mean several genes, and aliases of a gene that is also present under another
+    name (`CD62L` next to `SELL` is usually the antibody).
 
     Parameters
     ----------
@@ -51,28 +51,35 @@ def unify_genes(
     to
         `"ensembl"` or `"symbol"`.
     species
-        `"human"` or `"mouse"`; `None` tells it from the names.
+        `"human"` or `"mouse"`; `None` infers it from the names.
     gene_key
-        Column of `var` with the gene names. `None` looks at var names and the usual columns (`gene_ids`,
-        `feature_name`, ...) and takes what it can read most of; of equals, Ensembl ids.
+        Column of `var` with the gene names. `None` considers the var names and well-known columns (`gene_ids`,
+        `feature_name`, ...) and takes the one of which most names can be read; Ensembl ids, if there is a tie.
     layers
-        Layers to carry over; `None` is all of them. Only counts can be summed: where columns are merged, a layer
-        with other values has to be left out, and `.X` has to hold counts.
+        Layers to carry over; `None` means all. Only counts can be summed: if columns are merged, layers with other
+        values have to be left out, and `.X` has to hold counts.
     unmapped
-        What to do with names that are unknown or ambiguous: `"drop"` their columns or `"keep"` them as they are.
+        What to do with unknown and ambiguous names: `"drop"` their columns, or `"keep"` them as they are.
 
     Returns
     -------
-    A new AnnData, its genes in the order in which they first occurred. `obs`, `obsm`, `obsp` and `uns` are copied;
-    `varm` and `varp` only if no columns were merged, since they cannot be summed; `.raw` is left out, since its genes
-    are its own: unify `adata.raw.to_adata()` apart. A merged gene has the `var` row of the column that had its current
-    name, else of the first.
+    A new AnnData, with genes in the order in which they first occurred. `obs`, `obsm`, `obsp` and `uns` are copied;
+    `varm` and `varp` only if no columns were merged, since they cannot be summed. `.raw` is left out, since it has
+    genes of its own; unify `adata.raw.to_adata()` separately. A merged gene keeps the `var` row of the column that had
+    its current name, or of the first column. New are
 
-    `var["original_name"]` : the names a gene had in `adata`, joined by `|`.
+    `var['original_name']` : str
+        The names that a gene had in `adata`, joined by `|`.
+    `uns['unify_genes']` : dict
+        Which genes were renamed, merged, ambiguous or dropped; the share of counts lost with the dropped columns (over
+        all cells, and in the cell that lost most; NaN if `.X` is missing or has negative values); and the version of
+        the gene tables.
 
-    `uns["unify_genes"]` : what was renamed, merged, ambiguous and dropped, the share of counts lost with the dropped
-    columns (of all cells, and of the cell that lost most; NaN where `.X` has none or negative values), and the version
-    of the gene tables.
+    Raises
+    ------
+    ValueError
+        None of the names is a known gene, an argument is not one of its choices, or columns that hold other values than
+        counts would have to be summed.
 
     Examples
     --------
@@ -153,4 +160,4 @@ def _tell(adata: AnnData, plan: ColumnPlan, chosen: str) -> None:
             f"only {plan.n_mapped} of {len(plan.names)} names in {chosen!r} are known genes; see `uns['unify_genes']`, "
             "and pass the right column as `gene_key` or the right `species`"
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn_user(msg)

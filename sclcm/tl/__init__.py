@@ -1,4 +1,4 @@
-"""Compute with a model, and write the result into the AnnData."""
+"""Compute with a model and write the result into the AnnData."""
 
 from __future__ import annotations
 

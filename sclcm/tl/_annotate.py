@@ -56,31 +56,33 @@ def annotate(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Label cells without any training, by the prototypes of a model or by what the model itself says of them.
+    """Label cells with cell types, without any training on your data.
 
-    A prototype is a point in the model's embedding space that stands for a cell type. The score of a label is its
-    share of a softmax over all prototypes that are compared, so it depends on which labels are: fewer candidates
-    (`labels`), higher scores. Where no single label scores enough but several kinds of one coarser label do together
-    (CD4 and CD8 T cells, say), the coarser label is given.
+    There are three kinds of models that can do so:
 
-    A model that generates says a coarse type, then a fine one, as words after the genes of the cell. The score is the
-    probability of the fine word among all words that are cell types.
+    Models with prototypes, such as sclcm-mini, compare a cell with points in their embedding space that represent cell
+    types. The score of a label is its share of a softmax over all prototypes compared, so it depends on the candidates:
+    the fewer there are (`labels`), the higher the scores. If no single label scores high enough but several subtypes of
+    a coarser label do together (CD4 and CD8 T cells, for example), the cell gets the coarser label.
 
-    A model that was fine-tuned to classify says the most probable of its classes; the score is its probability. Where
-    its files do not name the classes, labels are their numbers: name them by `load(..., labels=[...])`.
+    Models that generate text, such as scMulan, produce a coarse type and then a fine one, as words after the genes of
+    the cell. The score is the probability of the fine word among all words that are cell types.
+
+    Models that were fine-tuned as classifiers give the most probable of their classes; the score is its probability. If
+    the files do not name the classes, labels are their numbers: name them by `load(..., labels=[...])`.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
     labels
-        The labels to choose from; `None` takes all that the model has. A model that generates has no choice.
+        The labels to choose from; `None` allows all that the model has. Not available for models that generate text.
     min_score
-        Cells whose best label scores less are `"unknown"`; `None` takes the model's own bound, which is zero for a
-        model that generates or classifies.
+        Cells whose best label has a lower score are labelled `"unknown"`. `None` takes the model's own threshold, which
+        is zero for models that generate or classify.
     use_rep
-        Slot of `.obsm` where `tl.embed` has put the embedding by this model already; `None` embeds the cells. For
-        models with prototypes.
+        Slot of `.obsm` in which `tl.embed` has already stored the embedding by this model; `None` embeds the cells.
+        Only for models with prototypes.
     %(source)s
     batch_key
         As for :func:`sclcm.tl.embed`.
@@ -90,23 +92,26 @@ def annotate(
 
     Returns
     -------
-    `None`, or with `copy=True` a changed copy. Writes:
+    `None`, or the changed copy if `copy=True`. Writes:
 
     `adata.obs['<model>_label' | key_added]` : category
-        The label, or `"unknown"`: also where the model says that there is none.
+        The label, or `"unknown"`; also if the model says that there is none.
     `adata.obs['<model>_label_score' | key_added + '_score']` : float
-        Score of the best label, 0 to 1; also where it was too low. Zero where a model says no cell type.
+        Score of the best label, 0 to 1, even if it was too low. Zero if a model names no cell type.
     `adata.obs['<model>_label_coarse' | key_added + '_coarse']` : category
-        By models that generate: the coarse label, or `"unknown"`, whatever the score of the fine one.
+        From models that generate text: the coarse label, or `"unknown"`, whatever the score of the fine label.
     `adata.obs['<model>_label_ontology_term_id' | key_added + '_ontology_term_id']` : category
-        By models with prototypes: the Cell Ontology id; empty where there is none.
+        From models with prototypes: the Cell Ontology id, empty if there is none.
     `adata.uns['<model>_label' | key_added]` : dict
-        `params`: model, digest of its files, labels, bound, shares matched, versions.
+        `params`: model, digest of its files, candidate labels, threshold, shares of genes and counts matched, versions.
 
     Raises
     ------
     ValueError
-        The model has no labels, a label is unknown, or the matrix holds no raw counts.
+        The model has no labels, a label is unknown, the matrix does not hold what the model reads, or `use_rep` was not
+        made by this model.
+    KeyError
+        There is no such layer, column or embedding.
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
@@ -116,7 +121,7 @@ def annotate(
     asked = _Asked(labels=labels, min_score=min_score, use_rep=use_rep, batch_size=batch_size)
     read = partial(open_input, adata, pretrained, layer=layer, batch_key=batch_key, conditions=told, **read_from)
     found = _way(pretrained)(adata, pretrained, asked, read=read)
-    logger.info("%d of %d cells labelled in %r", (found.label != UNKNOWN).sum(), len(found.label), keys.label)
+    logger.info("Labelled %d of %d cells in `.obs[%r]`", (found.label != UNKNOWN).sum(), len(found.label), keys.label)
     return write(adata, partial(_put, found=found, keys=keys, model=provenance(pretrained)), copy=copy)
 
 
@@ -250,12 +255,13 @@ def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) 
     if key not in adata.obsm:
         msg = f"`adata.obsm` has no {key!r}; it has {sorted(adata.obsm)}. Call `sclcm.tl.embed` first."
         raise KeyError(msg)
-    noted = [value.get("params", {}) for value in adata.uns.values() if isinstance(value, Mapping)]
+    noted = [value["params"] for value in adata.uns.values() if isinstance(value, Mapping) and "params" in value]
+    noted = [params for params in noted if isinstance(params, Mapping)]
     wanted = {"checkpoint_sha256": pretrained.sha256, "recipe": recipe, "obsm_key": key}
     if not any(all(params.get(name) == value for name, value in wanted.items()) for params in noted):
         msg = (
-            f"`adata.obsm[{key!r}]` is not known to be by {pretrained.name!r} with the recipe {recipe!r}; embed with "
-            "`sclcm.tl.embed`, or leave out `use_rep`."
+            f"`adata.obsm[{key!r}]` is not recorded as an embedding by {pretrained.name!r} with the recipe {recipe!r}. "
+            "Embed the cells with `sclcm.tl.embed`, or leave out `use_rep`."
         )
         raise ValueError(msg)
     return np.asarray(adata.obsm[key])
@@ -263,14 +269,25 @@ def _embedded(adata: AnnData, key: str, *, pretrained: Pretrained, recipe: str) 
 
 def _choose(pretrained: Pretrained, labels: Sequence[str] | None, min_score: float | None) -> tuple[Prototypes, float]:
     """Return the prototypes to compare with and the bound of abstention, checked."""
-    if pretrained.prototypes is None:
-        able = ", ".join(map(repr, models_with_labels()))
-        msg = f"{pretrained.name!r} comes without label prototypes and says no labels; those that do are {able}."
-        raise ValueError(msg)
+    if (prototypes := pretrained.prototypes) is None:
+        raise _no_labels(pretrained)
     if labels is not None:
         _check_is_list(labels)
-    chosen = pretrained.prototypes if labels is None else pretrained.prototypes.restricted(labels)
+    chosen = prototypes if labels is None else prototypes.restricted(labels)
     return chosen, _check_bound(chosen.min_score if min_score is None else min_score)
+
+
+def require_labels(pretrained: Pretrained) -> None:
+    """Refuse a model that has neither prototypes nor labels of its own."""
+    if pretrained.prototypes is None and pretrained.labels is None:
+        raise _no_labels(pretrained)
+
+
+def _no_labels(pretrained: Pretrained) -> ValueError:
+    able = ", ".join(map(repr, models_with_labels()))
+    return ValueError(
+        f"{pretrained.name!r} has no label prototypes and gives no labels itself; models that label are {able}."
+    )
 
 
 def _check_bound(bound: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import embed_keys
+from sclcm._warnings import warn_user
 from sclcm.models._cell_vectors import cell_vectors
 from sclcm.models._load import load
 from sclcm.models._pass import Input, open_input
@@ -50,19 +50,20 @@ def embed(
 ) -> AnnData | None:
     """Embed cells with a large cellular model.
 
-    The matrix is read once, chunk by chunk. A cell's vector depends on its own counts alone, not on other cells or
-    their order; where tokens are cells, on the cells of its set as well, which `batch_key` names, and on nothing else.
+    The matrix is read once, in chunks. A cell's vector depends on its own counts alone, not on other cells or their
+    order. For models whose tokens are cells it also depends on the other cells of its set, which `batch_key` defines.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
     recipe
-        Name of one of the model's embeddings (see :func:`sclcm.models.describe`), or a `Recipe` of one's own.
+        Name of one of the model's recipes (see :func:`sclcm.models.describe`), or a `Recipe` of your own.
     %(source)s
     batch_key
-        Column of `.obs` with the batch of each cell: for models bound to batches numbers as they know them, or names,
-        numbered in the order of their categories; for models whose tokens are cells the set it is of (`None`: one).
+        Column of `.obs` with the batch of each cell. Models that were fine-tuned on batches take the numbers of these
+        batches, or names, which are numbered in the order of their categories. For models whose tokens are cells, it
+        defines the sets; `None` makes all cells one set.
     %(conditions)s
     %(running)s
     %(random_state)s
@@ -70,17 +71,17 @@ def embed(
 
     Returns
     -------
-    `None`, or with `copy=True` a changed copy. Writes:
+    `None`, or the changed copy if `copy=True`. Writes:
 
     `adata.obsm['X_<model>' | key_added]` : array `(n_obs, D)`, float32
-        Rows in the order of `adata.obs`; NaN for a cell too short for the pooling, zeros for one without a known gene.
+        Rows in the order of `adata.obs`. NaN for cells with too few tokens for the pooling of the recipe, zeros for
+        cells that express no gene the model knows; both with a warning.
     `adata.uns['<model>' | key_added]` : dict
         `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
 
     Raises
     ------
-    ValueError
-        The matrix holds not what the recipe reads (the message names the place that does), or too few genes are known.
+    %(reading_errors)s
     """
     check_copy(adata, copy=copy)
     read_from: dict[str, Any] = {"use_raw": use_raw, "gene_key": gene_key}
@@ -107,7 +108,7 @@ def embed(
     }
     params = {**provenance(pretrained), **noted, **data.facts()}
     result = write(adata, partial(_put, keys=keys, vectors=vectors, params=params), copy=copy)
-    logger.info("next: sc.pp.neighbors(adata, use_rep=%r)", keys.obsm)
+    logger.info("Next: `sc.pp.neighbors(adata, use_rep=%r)`", keys.obsm)
     return result
 
 
@@ -121,7 +122,7 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
     """Return the vector of each cell by a recipe, shape `(n_obs, D)`, float32; warn of cells without a known gene."""
     out = cell_vectors(data, pretrained, recipe, batch_size=batch_size)
     if pretrained.token_unit == "cell":
-        warn_of_empty_cells(data, pretrained, "they are tokens of their sets like others, but say nothing")
+        warn_of_empty_cells(data, pretrained, "they remain tokens of their sets, but carry no information")
         return out
     out[data.empty_cells] = 0
     warn_of_empty_cells(data, pretrained, "their rows are zeros")
@@ -131,14 +132,18 @@ def embed_cells(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_si
 
 def warn_of_empty_cells(data: Input, pretrained: Pretrained, what: str) -> None:
     """Warn of cells without a known gene, and say what became of them."""
-    if not data.empty_cells:
+    rows = data.empty_cells
+    if not rows:
         return
-    first = _first(data, data.empty_cells)
     msg = (
-        f"{len(data.empty_cells)} cells express no gene that {pretrained.name!r} knows ({first}); {what}. Remove "
-        "them by `sc.pp.filter_cells(adata, min_genes=1)` or a stricter bound."
+        f"{_counted(data, rows)} express no gene that {pretrained.name!r} knows ({_first(data, rows)}); {what}. To "
+        "remove such cells, use `sc.pp.filter_cells(adata, min_genes=1)` or a stricter threshold."
     )
-    warnings.warn(msg, UserWarning, stacklevel=4)
+    warn_user(msg)
+
+
+def _counted(data: Input, rows: Sequence[int] | np.ndarray) -> str:
+    return f"{len(rows):,} of {data.source.shape[0]:,} cells"
 
 
 def _first(data: Input, rows: Sequence[int] | np.ndarray) -> str:
@@ -156,12 +161,11 @@ def _warn_of_short_cells(data: Input, pretrained: Pretrained, rows: np.ndarray) 
             "are damaged. Get them again."
         )
         raise ValueError(msg)
-    first = _first(data, rows)
     msg = (
-        f"{len(rows)} cells have too few tokens for the pooling of this recipe ({first}); their rows are NaN. "
-        "Remove them by `sc.pp.filter_cells(adata, min_genes=3)`."
+        f"{_counted(data, rows)} have too few tokens for the pooling of this recipe ({_first(data, rows)}); their rows "
+        "are NaN. To remove such cells, use `sc.pp.filter_cells(adata, min_genes=3)`."
     )
-    warnings.warn(msg, UserWarning, stacklevel=4)
+    warn_user(msg)
 
 
 def check_batch_size(batch_size: int | None) -> None:

@@ -54,44 +54,43 @@ def embed_genes(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed genes with a large cellular model.
+    """Embed genes with a large cellular model: one vector for each gene of the data.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
-    how
-        `"vocabulary"`: the vectors of the model's gene encoder, which need no counts. `"fixed"`: those that the encoder
-        itself is given, such as of proteins. `"contextual"`: the vector of the gene's token after a block, averaged
-        over the cells in which it is one; `"measured"`: of sentences in which every gene of the data is one, by models
-        whose authors make such. `"by_place"`, to compare with scripts of some authors: a gene of the first cell has the
-        average of whatever stands at its place in all. `"decoder"`: what the model's decoder gives it, averaged too.
+    %(how)s
     model_layer
-        Which block's output is averaged: -1 the last, -2 the one before it.
+        Which block's output is averaged: -1 is the last, -2 the one before it.
     recipe
-        For `"decoder"`: name of one of the model's `gene_recipes`, or a `GeneRecipe` of one's own.
+        For `"decoder"`: the name of one of the model's `gene_recipes`, or a `GeneRecipe` of your own.
     layer
-        Layer to read instead of `.X`; `"vocabulary"` reads none.
+        Layer to read instead of `.X`; `"vocabulary"` and `"fixed"` read no matrix.
     gene_key
-        Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+        Column of `.var` with the gene names, or `"var_names"` for the index; `None` finds it.
     batch_key
-        Column of `.obs` with the batch of each cell, for averages by models that are bound to batches.
+        Column of `.obs` with the batch of each cell, for averages by models that need it.
     %(conditions)s
     mask_padding
-        Whether the model is kept from seeing padding. Else each sentence is filled up to the longest with padding that
-        counts as tokens, and has a part in averages by place.
+        Whether padding is hidden from the model. If not, all sentences are padded to the greatest length, the model
+        sees the padding, and it counts in averages by position.
     %(running)s
     %(random_state)s
     %(writing)s
 
     Returns
     -------
-    `None`, or with `copy=True` a changed copy. Writes:
+    `None`, or the changed copy if `copy=True`. Writes:
 
     `adata.varm['<model>_genes' | key_added]` : array `(n_vars, D)`, float32
-        NaN for a gene that the model does not know, or that is a token of no cell.
+        NaN for genes that the model does not know, and for genes that are a token in no cell.
     `adata.uns['<model>_genes' | key_added]` : dict
-        `params`: model, digest of its files, how, share of genes matched, versions.
+        `params`: model, digest of its files, `how`, share of genes matched, versions.
+
+    Raises
+    ------
+    %(reading_errors)s
     """
     check_copy(adata, copy=copy)
     _check_how(how)

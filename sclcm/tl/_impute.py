@@ -43,23 +43,24 @@ def impute(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Predict the expression of every gene that a model knows, whether a cell expresses it or not.
+    """Predict the expression of every gene that the model knows, whether it was seen in a cell or not.
 
-    The result is as large as a dense matrix of cells and genes; take the genes or cells of interest first, where the
-    memory does not suffice, but mind that cells are read by the genes that are there.
+    The result is a dense cells x genes matrix. If it does not fit into memory, process the cells in parts; leaving out
+    genes would change the input of the model.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
-        It needs a decoder with a head for expression, or a head for counts that reads cell vectors.
+        It needs a decoder that predicts expression, as scFoundation has, or a head that decodes cell vectors into
+        counts, as CellPLM has.
     recipe
-        Name of one of the model's `gene_recipes` (see :func:`sclcm.models.describe`), or a `GeneRecipe` of one's own,
-        such as one that asks for another depth.
+        Name of one of the model's `gene_recipes` (see :func:`sclcm.models.describe`), or a `GeneRecipe` of your own,
+        for example with another target depth.
     layer
         Layer to read instead of `.X`.
     gene_key
-        Column of `.var` with gene names, `"var_names"` for the index, `None` to find it.
+        Column of `.var` with the gene names, or `"var_names"` for the index; `None` finds it.
     batch_key
         As for :func:`sclcm.tl.embed`.
     %(running)s
@@ -67,13 +68,18 @@ def impute(
 
     Returns
     -------
-    `None`, or with `copy=True` a changed copy. Writes:
+    `None`, or the changed copy if `copy=True`. Writes:
 
     `adata.layers['<model>_imputed' | key_added]` : array `(n_obs, n_vars)`, float32
-        In the unit that the model was trained on; NaN for a gene that it does not know, and for a cell that expresses
-        no gene it knows. Counts are scaled to those that a cell has in known genes.
+        In the unit that the model was trained on (scFoundation: log1p of counts per 10,000; CellPLM: counts, scaled to
+        the cell's total over known genes). NaN for genes that it does not know, and for cells that express no gene it
+        knows.
     `adata.uns['<model>_imputed' | key_added]` : dict
         `params`: model, digest of its files, recipe, share of genes and counts matched, versions.
+
+    Raises
+    ------
+    %(reading_errors)s
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)

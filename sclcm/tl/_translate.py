@@ -44,36 +44,35 @@ def translate(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Say the values of proteins from the genes of each cell.
+    """Predict the values of proteins from the genes of each cell.
 
-    The model is asked for as many features at a time as its decoder has places (1,000 of scTranslator's). A value
-    depends on the place of its feature in the list and on the features beside it, and on the order of `.var`, as the
-    model was trained so: keep both the same between calls that are to be compared. It does not depend on other cells.
+    The model predicts as many features at a time as its decoder has positions (1,000 for scTranslator). Because of how
+    it was trained, a value depends on the position of its feature in the list, on the other features, and on the order
+    of `.var`: keep these the same in calls that you want to compare. It does not depend on other cells.
 
     Parameters
     ----------
     %(adata)s
     %(model)s
     features
-        Names of the proteins, by the symbols of their genes, in the species of the data.
+        The proteins, named by the symbols of their genes, in the species of the data.
     %(source)s
     %(running)s
     %(writing)s
 
     Returns
     -------
-    `None`, or with `copy=True` a changed copy. Writes:
+    `None`, or the changed copy if `copy=True`. Writes:
 
     `adata.obsm['<model>_protein' | key_added]` : DataFrame `(n_obs, features)`, float32
-        Values on the scale of the cell's own proteins, of which the smallest is 0 and the largest 1. NaN for a cell
-        that expresses no gene the model knows.
+        On the scale the model was trained on: 0 is the smallest and 1 the largest protein value of the cell. NaN for
+        cells that express no gene the model knows.
     `adata.uns['<model>_protein' | key_added]` : dict
         `params`: model, digest of its files, share of genes and counts matched, genes read, versions.
 
     Raises
     ------
-    ValueError
-        The model gives no such values, or does not know a feature.
+    %(reading_errors)s
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)

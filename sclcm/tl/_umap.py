@@ -32,10 +32,10 @@ def umap(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Lay an embedding out in two dimensions.
+    """Compute a UMAP of an embedding.
 
-    Calls :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.umap` on the embedding. Neither the layout nor the graph
-    replaces another one: each embedding has its own slots.
+    Calls :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.umap` on the embedding. Each embedding has its own slots, so
+    neither the layout nor the graph replaces another one.
 
     Parameters
     ----------
@@ -44,21 +44,21 @@ def umap(
     key
         Name of the embedding in `adata.obsm`.
     n_neighbors
-        Neighbours of a cell in the graph; at most the number of cells less one is used.
+        Number of neighbours of each cell in the graph, at most the number of cells minus one.
     metric
         Distance between cells.
     min_dist
-        How close together points may lie.
+        How close together points may be.
     random_state
         Seed of the layout.
     key_added
-        Replaces the base of the names below.
+        Name under which the results are stored, in place of the default names below.
     copy
-        Return a changed copy and leave `adata` alone.
+        Return a changed copy and leave `adata` as it is.
 
     Returns
     -------
-    `None`, or the changed copy if `copy=True`. With `<base>` the name of the embedding without `X_`, this is written:
+    `None`, or the changed copy if `copy=True`. `<base>` stands for the name of the embedding without `X_`. Writes:
 
     `adata.obsm['X_umap_<base>' | key_added]` : array `(n_obs, 2)`, float32
         The layout.
@@ -67,9 +67,16 @@ def umap(
     `adata.obsp['<base>_neighbors_distances' | '<key_added>_neighbors_distances']` : csr
         Distances to the neighbours.
     `adata.obsp['<base>_neighbors_connectivities' | '<key_added>_neighbors_connectivities']` : csr
-        The graph, to be used with `neighbors_key='<base>_neighbors'`, for example in :func:`scanpy.tl.leiden`.
+        The graph; use it with `neighbors_key='<base>_neighbors'`, for example in :func:`scanpy.tl.leiden`.
     `adata.uns['<base>_neighbors' | '<key_added>_neighbors']` : dict
         What scanpy records about the graph.
+
+    Raises
+    ------
+    KeyError
+        There is no such embedding.
+    ValueError
+        There are fewer than four cells, or the embedding has values that are not finite.
     """
     check_copy(adata, copy=copy)
     embedding = _finite_embedding(adata, key)
@@ -94,7 +101,7 @@ def umap(
         "params": params | {"neighbors_key": keys.neighbors},
         "versions": recorded_versions(),
     }
-    logger.info("UMAP of `.obsm[%r]` is in `.obsm[%r]`. Next: `sclcm.pl.umap(adata, %r)`.", key, keys.obsm, key)
+    logger.info("The UMAP of `.obsm[%r]` is in `.obsm[%r]`. Next: `sclcm.pl.umap(adata, %r)`", key, keys.obsm, key)
     return adata if copy else None
 
 
@@ -115,9 +122,7 @@ def _finite_embedding(adata: AnnData, key: str) -> np.ndarray:
         )
         raise KeyError(msg)
     embedding = adata.obsm[key].toarray() if issparse(adata.obsm[key]) else np.asarray(adata.obsm[key])
-    if adata.n_obs < _FEWEST_CELLS:
-        msg = f"a UMAP needs at least {_FEWEST_CELLS} cells, `adata` has {adata.n_obs}."
-        raise ValueError(msg)
+    require_cells(adata.n_obs)
     bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
     if bad.size:
         msg = (
@@ -126,6 +131,13 @@ def _finite_embedding(adata: AnnData, key: str) -> np.ndarray:
         )
         raise ValueError(msg)
     return embedding
+
+
+def require_cells(n_cells: int) -> None:
+    """Refuse fewer cells than a UMAP needs."""
+    if n_cells < _FEWEST_CELLS:
+        msg = f"A UMAP needs at least {_FEWEST_CELLS} cells, but `adata` has {n_cells}."
+        raise ValueError(msg)
 
 
 def _laid_out(embedding: np.ndarray, keys: UmapKeys, params: dict[str, Any]) -> AnnData:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from anndata import ImplicitModificationWarning
 
+from sclcm._compat import package_version
 from sclcm.data.matrix import check_adata
 
 if TYPE_CHECKING:
@@ -54,6 +54,6 @@ def provenance(pretrained: Pretrained) -> dict[str, Any]:
         "species": ", ".join(pretrained.vocabulary.species),  # text: a list comes back from a file as an array
         "device": str(pretrained.device),
         "dtype": str(pretrained.dtype).removeprefix("torch."),
-        "sclcm_version": version("sclcm"),
-        "torch_version": version("torch"),
+        "sclcm_version": package_version(),
+        "torch_version": package_version("torch"),
     }

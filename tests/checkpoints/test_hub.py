@@ -500,15 +500,15 @@ def test_argument_that_the_family_does_not_take_is_refused_before_anything_is_fe
 
 def test_description_says_where_from_how_large_and_where_to(hub, published):
     found = describe("geneformer.tiny")
-    assert (found["fetched"], found["weights_mb"]) == (True, 1)
+    assert (found["fetchable"], found["weights_mb"]) == (True, 1)
     assert found["source"] == f"{hub.endpoint}/owner/name/tree/{REVISION}"
     assert found["folder"] == str(settings.cache_dir / "geneformer/tiny")
     assert set(found["files"]) == set(hub.files)
     found = describe("geneformer.by-hand")
-    assert (found["fetched"], found["weights_mb"], found["source"]) == (False, None, "their page")
+    assert (found["fetchable"], found["weights_mb"], found["source"]) == (False, None, "their page")
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if describe(name)["fetched"]])
+@pytest.mark.parametrize("name", [name for name in list_models() if describe(name)["fetchable"]])
 def test_declared_checkpoint_is_pinned_and_can_be_got_by_hand(hub, name):
     settings.offline = True
     with pytest.raises(FileNotFoundError) as caught:

@@ -100,7 +100,7 @@ def test_missing_values_are_an_error():
 
 
 def test_condition_that_the_model_does_not_know_is_an_error():
-    with pytest.raises(ValueError, match=r"names 'age'.*it takes 'kind', 'life', 'means'"):
+    with pytest.raises(ValueError, match=r"names 'age'.*its conditions are 'kind', 'life', 'means'"):
         context(age="wild")
 
 
@@ -119,5 +119,5 @@ def test_model_without_conditions_takes_none():
     plain = Encoding(select=ByRank(), max_tokens=None)
     given = {"vocabulary": VOCABULARY, "pad": "<pad>", "arrays": {}, "model": "toy"}
     assert cell_context(OBS, plain, conditions=None, **given) == {}
-    with pytest.raises(ValueError, match="it takes none"):
+    with pytest.raises(ValueError, match="it has none"):
         cell_context(OBS, plain, conditions={"kind": "cat"}, **given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -87,6 +89,14 @@ def test_missing_slot_names_those_that_exist_and_the_call(adata, function, slot,
 def test_slots_are_found_for_names_with_dots_and_hyphens(adata):
     adata.obsm["X_geneformer_v2_104m"] = np.zeros((3, 2))
     assert get.embedding(adata, "geneformer.v2-104m").shape == (3, 2)
+
+
+def test_a_loaded_model_is_as_good_as_its_name(adata):
+    model = SimpleNamespace(name="sclcm-mini")
+    for function in (get.embedding, get.gene_embedding, get.annotation):
+        assert function(adata, model).equals(function(adata))
+        with pytest.raises(TypeError, match="`model` is a int; expected a model, or its name"):
+            function(adata, 3)
 
 
 def test_what_is_no_anndata_is_refused():

@@ -79,9 +79,19 @@ def test_restricting_keeps_the_prototypes_of_the_labels_given():
     assert len(some.vectors) == 2
 
 
-def test_restricting_to_an_unknown_label_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"'Bee cell'.*B cell, CD4 T cell"):
+def test_restricting_to_an_unknown_label_names_the_closest():
+    with pytest.raises(ValueError, match=r"'Bee cell'.*Of its 3 labels, the closest are 'B cell'"):
         make_prototypes().restricted(["Bee cell"])
+
+
+def test_cells_are_labelled_in_blocks_with_the_same_result(monkeypatch):
+    cells = np.random.default_rng(0).normal(size=(11, 3))
+    whole = make_prototypes().assign(cells, 0.6)
+    monkeypatch.setattr("sclcm.models._prototypes.CELLS_AT_ONCE", 4)
+    for one, other in zip(whole, make_prototypes().assign(cells, 0.6), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert [len(column) for column in make_prototypes().assign(cells[:0], 0.6)] == [0, 0, 0]
 
 
 def test_prototypes_survive_json():

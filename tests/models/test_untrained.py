@@ -76,6 +76,14 @@ def test_seed_decides_the_weights_and_the_callers_stream_is_left_alone():
     assert one.sha256 == same.sha256 != other.sha256
 
 
+def test_weights_are_drawn_without_seeding_the_streams_of_devices(monkeypatch):
+    def refuse(seed):
+        pytest.fail(f"every device was seeded with {seed}")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    built()
+
+
 def test_kind_and_species_of_genes_are_told_from_them():
     genes = ["ENSMUSG00000051951", "ENSMUSG00000025902", "ENSMUSG00000033845"]
     model = build("tgpt", genes, **SIZES)
@@ -147,7 +155,7 @@ def test_family_without_weights_is_described_but_not_listed_as_one_to_load(unpub
     found = describe(unpublished)
     assert found["name"] == unpublished
     assert found["description"] == UNPUBLISHED.description
-    assert (found["files"], found["folder"], found["fetched"], found["bundled"]) == ([], None, False, False)
+    assert (found["files"], found["folder"], found["fetchable"], found["bundled"]) == ([], None, False, False)
     assert not any(name.startswith(unpublished) for name in list_models())
 
 

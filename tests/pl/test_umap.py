@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -93,6 +96,55 @@ def test_nothing_is_cut_off_however_many_labels_there_are(adata, n_categories):
 
 def test_palette_has_thirty_different_colours():
     assert len(set(PALETTE)) == 30
+
+
+def test_colours_are_those_that_the_script_makes():
+    file = Path(__file__).parents[2] / "scripts" / "build_palette.py"
+    spec = importlib.util.spec_from_file_location("build_palette", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert tuple(script.palette()) == PALETTE
+    apart = script.distances(script.to_rgb(PALETTE[:8]), script.to_rgb(PALETTE[:8]))
+    assert apart[~np.eye(8, dtype=bool)].min() > 0.15
+
+
+def test_undecided_cells_are_grey_among_more_categories_than_the_palette_has_colours(adata):
+    names = [f"type {number}" for number in range(40)] + ["unknown"] * 20
+    adata.obs["many"] = pd.Categorical(names)
+    umap(adata, color="many")
+    colors = dict(zip(adata.obs["many"].cat.categories, adata.uns["many_colors"], strict=True))
+    assert len(set(colors.values())) == 41
+    assert colors["unknown"] == "#d0d0d0"
+
+
+def test_figure_is_saved_with_everything_beside_the_panels(adata, tmp_path):
+    axes = umap(adata, save=tmp_path / "umap.png")
+    height, width, _ = plt.imread(tmp_path / "umap.png").shape
+    figure = axes[0].figure
+    assert abs(width / height - figure.get_figwidth() / figure.get_figheight()) < 0.1
+    umap(adata, save=str(tmp_path / "umap.svg"))
+    assert (tmp_path / "umap.svg").read_text().startswith("<?xml")
+
+
+def test_figure_is_shown_only_if_asked_for(adata, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    umap(adata)
+    assert not shown
+    umap(adata, show=True)
+    assert shown == [True]
+
+
+def test_unknown_colour_is_refused_with_the_closest_names_and_leaves_no_figure(adata):
+    with pytest.raises(KeyError, match=r"'sclcm_mini_labels', which is neither .* did you mean 'sclcm_mini_label'"):
+        umap(adata, color="sclcm_mini_labels")
+    assert not plt.get_fignums()
+
+
+def test_figure_of_a_call_that_fails_is_closed(adata):
+    with pytest.raises(AttributeError):
+        umap(adata, no_such_option=True)
+    assert not plt.get_fignums()
 
 
 def test_given_axes_are_used(adata):

@@ -202,6 +202,14 @@ def test_categorical_column_of_names_is_read():
     assert unify_genes(adata, to="symbol", gene_key="names").n_vars == 3
 
 
+def test_gene_names_are_found_in_the_columns_in_which_embedding_finds_them():
+    adata = ad.AnnData(np.ones((2, 3), dtype=np.float32))
+    adata.var["HGNC_symbol"] = ["CD3E", "MS4A1", "LYZ"]
+    assert unify_genes(adata).uns["unify_genes"]["params"]["gene_key"] == "HGNC_symbol"
+    adata.var_names = ["CD8A", "CD19", "NKG7"]
+    assert list(unify_genes(adata, to="symbol", gene_key="var_names").var_names) == ["CD8A", "CD19", "NKG7"]
+
+
 def test_missing_matrix_stays_missing():
     adata = ad.AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=NAMES), layers={"counts": COUNTS[:1]})
     unified = unify_genes(adata, to="symbol")
@@ -237,7 +245,7 @@ def test_dask_is_refused_with_the_way():
         ({"to": "entrez"}, "`to` is 'entrez'"),
         ({"unmapped": "guess"}, "`unmapped` is 'guess'"),
         ({"species": "rat"}, "`species` is 'rat'"),
-        ({"gene_key": "nope"}, "`gene_key` is 'nope'"),
+        ({"gene_key": "nope"}, "var has no column 'nope'"),
         ({"layers": ["nope"]}, r"`layers` names \['nope'\]"),
     ],
 )
@@ -306,7 +314,7 @@ def test_names_with_blanks_around_and_columns_that_are_there_twice_are_read():
     assert unify_genes(adata, to="symbol").var_names.tolist() == ["SEPTIN2", "CD3E", "QARS1"]
     with pytest.raises(ValueError, match="var has 2 columns 'symbol'; rename all but one"):
         unify_genes(adata, gene_key="symbol")
-    with pytest.raises(ValueError, match=r"`gene_key` is \['symbol'\], not a column"):
+    with pytest.raises(ValueError, match=r"var has no column \['symbol'\]"):
         unify_genes(adata, gene_key=["symbol"])
 
 

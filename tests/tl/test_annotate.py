@@ -64,8 +64,8 @@ def test_a_bound_of_one_abstains_everywhere(cells):
     ("arguments", "message"),
     [
         ({"min_score": 1.5}, r"`min_score` is 1.5"),
-        ({"labels": ["no such cell"]}, r"'no such cell', for which there is no prototype"),
-        ({"use_rep": "X_umap_scanpy"}, r"not known to be by 'sclcm-mini'"),
+        ({"labels": ["no such cell"]}, r"'no such cell', for which the model has no prototype. Of its 201"),
+        ({"use_rep": "X_umap_scanpy"}, r"not recorded as an embedding by 'sclcm-mini'"),
     ],
 )
 def test_wrong_arguments_are_refused(cells, arguments, message):
@@ -80,6 +80,21 @@ def test_a_missing_embedding_is_named(cells):
         sclcm.tl.annotate(cells, use_rep="X_other")
 
 
+def test_warning_points_at_the_line_of_the_caller(cells):
+    adata = cells.copy()
+    adata.X.data[: adata.X.indptr[1]] = 0
+    with pytest.warns(UserWarning, match="express no gene") as caught:
+        sclcm.tl.annotate(adata)
+    assert caught[0].filename == __file__
+
+
+def test_entries_of_uns_that_other_packages_wrote_do_not_matter(cells):
+    adata = cells.copy()
+    sclcm.tl.embed(adata)
+    adata.uns["theirs"] = {"params": None}
+    sclcm.tl.annotate(adata, use_rep="X_sclcm_mini")
+
+
 def test_labels_given_as_text_are_refused(cells):
     with pytest.raises(TypeError, match="expected a list"):
         sclcm.tl.annotate(cells, labels="B cell")
@@ -89,5 +104,5 @@ def test_a_model_without_prototypes_is_refused(cells):
     from importlib.resources import files
 
     checkpoint = str(files("sclcm.reference") / "geneformer" / "v1" / "checkpoint")
-    with pytest.raises(ValueError, match="comes without label prototypes"):
+    with pytest.raises(ValueError, match="has no label prototypes"):
         sclcm.tl.annotate(cells, checkpoint)

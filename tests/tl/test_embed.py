@@ -129,8 +129,8 @@ def test_result_can_be_written_and_read_back(adata, model, tmp_path, key_added):
 def test_next_call_is_logged(adata, v1, caplog):
     with caplog.at_level(logging.INFO, "sclcm"):
         embed(adata, v1)
-    assert caplog.messages[-1] == "next: sc.pp.neighbors(adata, use_rep='X_geneformer')"
-    assert f"{v1.vocabulary.n_features} of {adata.n_vars} genes of .X, by var_names" in caplog.text
+    assert caplog.messages[-1] == "Next: `sc.pp.neighbors(adata, use_rep='X_geneformer')`"
+    assert f"knows {v1.vocabulary.n_features} of the {adata.n_vars} genes of .X (named by var_names)" in caplog.text
 
 
 # ---- what is read ----
@@ -337,7 +337,7 @@ def test_cells_without_a_known_gene_are_zero_with_one_warning(cells, model):
     counts[5, cells.var_names.get_loc("ENSG00000999991")] = 4  # a gene that the models do not know
     adata.X = sparse.csr_matrix(counts)
     with pytest.warns(
-        UserWarning, match=r"3 cells express no gene that 'geneformer' knows \('cell2', 'cell5', 'cell9'"
+        UserWarning, match=r"3 of 12 cells express no gene that 'geneformer' knows \('cell2', 'cell5', 'cell9'"
     ) as caught:
         embed(adata, model)
     assert len(caught) == 1
@@ -351,7 +351,7 @@ def test_cells_without_a_known_gene_are_zero_with_one_warning(cells, model):
 def test_data_of_empty_cells_only_gives_zeros(cells, model):
     adata = cells.copy()
     adata.X = sparse.csr_matrix(adata.shape, dtype=np.float32)
-    with pytest.warns(UserWarning, match="12 cells express no gene"):
+    with pytest.warns(UserWarning, match="12 of 12 cells express no gene"):
         embed(adata, model)
     assert (adata.obsm[KEY] == 0).all()
     assert adata.uns["geneformer"]["params"]["matched_count_share"] == 0
@@ -369,7 +369,7 @@ def test_progress_counts_every_cell(cells, model, monkeypatch):
     sclcm_settings.progress = True
     adata = cells.copy()
     adata.X = sparse.csr_matrix(adata.X.toarray() * (np.arange(12) != 4)[:, None])
-    with pytest.warns(UserWarning, match="1 cells"):
+    with pytest.warns(UserWarning, match="1 of 12 cells"):
         embed(adata, model)
     assert bars[-1] == (12, 12)
 
@@ -520,10 +520,19 @@ def test_exhausted_memory_for_a_single_cell_is_an_error(adata, v1, monkeypatch, 
     fails_untouched(adata, torch.OutOfMemoryError, "", v1)
 
 
+def test_fractions_of_bulk_samples_are_refused_without_a_warning(fails_untouched):
+    random = np.random.default_rng(0)
+    genes = load("sclcm-mini").vocabulary.features[:3000]
+    values = random.lognormal(2, 1.0, (20, 3000))
+    tpm = anndata.AnnData((1e6 * values / values.sum(1, keepdims=True)).astype(np.float32))
+    tpm.var_names = genes
+    fails_untouched(tpm, ValueError, "not a raw count", "sclcm-mini")  # a warning would be an error, too
+
+
 def test_bulk_samples_are_embedded_with_a_warning():
     random = np.random.default_rng(0)
     genes = load("sclcm-mini").vocabulary.features[:3000]
     bulk = anndata.AnnData(random.poisson(random.lognormal(9, 1.0, 3000), (6, 3000)).astype(np.float32))
     bulk.var_names = genes
-    with pytest.warns(UserWarning, match="holds bulk samples by its totals"):
+    with pytest.warns(UserWarning, match="are those of bulk samples"):
         embed(bulk)

@@ -96,7 +96,9 @@ def test_cell_without_a_known_gene_is_unknown_and_zero(blood, said):
     counts = blood.X.tolil()
     counts[3] = 0
     blood.X = counts.tocsr()
-    with pytest.warns(UserWarning, match="1 cells express no gene that 'scmulan' knows .*their rows are zeros") as seen:
+    with pytest.warns(
+        UserWarning, match="1 of .* cells express no gene that 'scmulan' knows .*their rows are zeros"
+    ) as seen:
         sclcm.tl.embed(blood, said)
     assert len(seen) == 1
     assert not blood.obsm["X_scmulan"][3].any()
@@ -153,7 +155,7 @@ def test_data_of_which_too_little_is_known_are_refused(blood, said, unchanged):
 
 
 def test_model_without_labels_names_those_that_have_some(cells, v1):
-    with pytest.raises(ValueError, match="says no labels; those that do are 'sclcm-mini', 'scmulan'"):
+    with pytest.raises(ValueError, match="gives no labels itself; models that label are 'sclcm-mini', 'scmulan'"):
         sclcm.tl.annotate(cells.copy(), v1)
 
 

@@ -81,7 +81,7 @@ def test_missing_embedding_is_an_error_that_lists_what_is_there(adata):
 
 
 def test_too_few_cells_are_refused(adata):
-    with pytest.raises(ValueError, match="at least 4 cells, `adata` has 3"):
+    with pytest.raises(ValueError, match="at least 4 cells, but `adata` has 3"):
         umap(adata[:3].copy())
 
 

@@ -207,7 +207,7 @@ def test_what_cannot_be_annotated_is_said(adata, tuned, given, error, message):
 
 
 def test_pretrained_model_has_no_labels(adata, model):
-    with pytest.raises(ValueError, match="comes without label prototypes and says no labels"):
+    with pytest.raises(ValueError, match="has no label prototypes and gives no labels"):
         sclcm.tl.annotate(adata, model)
 
 
