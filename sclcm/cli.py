@@ -271,7 +271,7 @@ def list_models() -> None:
 @models_app.command()
 def describe(name: Annotated[str, typer.Argument(help="Name of a family or checkpoint.")]) -> None:
     """Describe a model: what it needs, how to get it, its recipes."""
-    from sclcm.models._load import describe as describe_model
+    from sclcm.models._describe import describe as describe_model
 
     for key, value in describe_model(name).items():
         if value not in (None, "", [], {}):

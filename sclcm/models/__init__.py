@@ -9,8 +9,9 @@ from sclcm._lazy import attach
 if TYPE_CHECKING:
     from sclcm.models._convert import convert
     from sclcm.models._decode import decode_genes
+    from sclcm.models._describe import describe
     from sclcm.models._gene_vectors import from_gene_vectors
-    from sclcm.models._load import describe, fetch, list_models, load
+    from sclcm.models._load import fetch, list_models, load
     from sclcm.models._new_species import with_species
     from sclcm.models._pretrained import Pretrained
     from sclcm.models._untrained import build
@@ -37,7 +38,7 @@ __getattr__, __dir__ = attach(
         "build": "sclcm.models._untrained",
         "convert": "sclcm.models._convert",
         "decode_genes": "sclcm.models._decode",
-        "describe": "sclcm.models._load",
+        "describe": "sclcm.models._describe",
         "fetch": "sclcm.models._load",
         "from_gene_vectors": "sclcm.models._gene_vectors",
         "list_models": "sclcm.models._load",

@@ -1,4 +1,4 @@
-"""`load`, `list_models`, `describe`: from a name or a path to a model."""
+"""`load`, `fetch`, `list_models`: from a name or a path to a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sclcm._sizes import Given, ReleaseFacts, names_asked, resolve_sizes
 from sclcm.checkpoints.files import find_one, named_in_errors
 from sclcm.checkpoints.readers import require_file
-from sclcm.models._brief import brief, brief_recipes
 from sclcm.models._build import build_lcm, check_places, check_settings, within_places
 from sclcm.models._digest import Digest
-from sclcm.models._fetch import checkpoint_folder, describe_files
+from sclcm.models._fetch import checkpoint_folder
 from sclcm.models._gene_vectors import recipes_with_tables
 from sclcm.models._labels import check_labels, read_labels
 from sclcm.models._pretrained import Pretrained
@@ -33,8 +32,7 @@ from sclcm.zoo._conditions import check_words
 from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._modules import LinkedIds
 from sclcm.zoo._registry import family_names, get_spec
-from sclcm.zoo._spec import Checkpoint, ModelSpec, with_variants
-from sclcm.zoo._species import SpeciesTables
+from sclcm.zoo._spec import ModelSpec, with_variants
 from sclcm.zoo._submodels import InSubmodels
 
 if TYPE_CHECKING:
@@ -46,13 +44,6 @@ if TYPE_CHECKING:
     from sclcm.genes.vocabulary import GeneVocabulary
     from sclcm.nn.configs import LCMConfig
     from sclcm.zoo._labels import GeneratedLabels
-
-
-UNPUBLISHED = Checkpoint(
-    description="no weights are published; `sclcm.models.build` makes a model with random weights",
-    license="none, as there are no weights",
-)
-"""What is said of a family without published weights."""
 
 
 def load(
@@ -146,7 +137,7 @@ def fetch(name: str) -> Path:
     ValueError
         The name is unknown, or a file differs from the one that was published.
     """
-    spec, key = _find_checkpoint(name)
+    spec, key = find_checkpoint(name)
     return checkpoint_folder(spec.name, key, spec.checkpoints[key])
 
 
@@ -167,66 +158,8 @@ def models_with_labels() -> list[str]:
     return [spec.name for spec in specs if spec.prototypes is not None or spec.labels is not None]
 
 
-def describe(name: str) -> dict[str, Any]:
-    """Describe a model, without reading any weights.
-
-    Parameters
-    ----------
-    name
-        A family or `family.checkpoint`.
-
-    Returns
-    -------
-    A dictionary with title, reference and licence; where the files come from, how large they are and where they will be
-    stored; the input that the model needs; its recipes and heads; and, in words, its architecture and training.
-
-    Raises
-    ------
-    ValueError
-        The name is unknown.
-    """
-    if name in family_names() and not get_spec(name).checkpoints:
-        spec, key, checkpoint = get_spec(name), "", UNPUBLISHED
-    else:
-        spec, key = _find_checkpoint(name)
-        checkpoint = spec.checkpoints[key]
-    return {
-        "name": f"{spec.name}.{key}" if key else spec.name,
-        "title": spec.title,
-        "description": checkpoint.description,
-        "reference": spec.reference,
-        "license": checkpoint.license,
-        "n_parameters": checkpoint.n_parameters,
-        **dataclasses.asdict(spec.card),
-        "tasks": list(spec.card.tasks),
-        **describe_files(spec.name, key, checkpoint),
-        "needs": spec.needs,
-        "accepts_bulk": spec.accepts_bulk or any(recipe.accepts_bulk for recipe in spec.recipes.values()),
-        "gene_ids": spec.vocabulary.ids,
-        "species": list(spec.vocabulary.species),
-        "recipes": brief_recipes(spec),
-        "gene_recipes": {recipe: brief(value) for recipe, value in spec.gene_recipes.items()},
-        "conditions": _conditions(spec),
-        "translates_to": "" if spec.translation is None else spec.translation.modality,
-        "heads": sorted({*_all_heads(spec), *(head for variant in spec.variants for head in variant.heads)}),
-    }
-
-
-def _conditions(spec: ModelSpec) -> dict[str, list[str]]:
-    """Return what a model is told of cells: the values of each condition."""
-    tokens = {token.name: list(token.tokens) for token in spec.encoding.context}
-    choices = {choice.name: list(choice.arrays) for choice in spec.encoding.choices}
-    reads_species = spec.architecture.fusion is not None or spec.architecture.prefix is not None
-    reads_species = reads_species or isinstance(spec.vocabulary, SpeciesTables | LinkedIds)
-    return {**tokens, **choices, **({"species": list(spec.vocabulary.species)} if reads_species else {})}
-
-
-def _all_heads(spec: ModelSpec) -> list[str]:
-    decoder = spec.architecture.decoder
-    return [*spec.architecture.heads, *(() if decoder is None else decoder.heads)]
-
-
-def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
+def find_checkpoint(name: str) -> tuple[ModelSpec, str]:
+    """Return the family that a name says, and which of its checkpoints; `ValueError` if there is none."""
     family, _, key = str(name).partition(".")
     if family not in family_names():
         close = get_close_matches(str(name).replace("_", "-").lower(), [*family_names(), *list_models()], n=3)
@@ -251,7 +184,7 @@ def _find_checkpoint(name: str) -> tuple[ModelSpec, str]:
 
 
 def _load_name(name: str, given: Mapping[str, Any]) -> Pretrained:
-    spec, key = _find_checkpoint(name)
+    spec, key = find_checkpoint(name)
     checkpoint = spec.checkpoints[key]
     _check_given(given, _names_given(spec) - checkpoint.given.keys(), repr(f"{spec.name}.{key}"))
     folder = checkpoint_folder(spec.name, key, checkpoint)

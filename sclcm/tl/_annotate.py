@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ import pandas as pd
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import AnnotateKeys, annotate_keys
+from sclcm._warnings import warn_user
 from sclcm.models._classification import class_names, label_by_head
 from sclcm.models._generation import label_by_decoding, named_labels
 from sclcm.models._labels import are_numbers
@@ -81,8 +81,7 @@ def annotate(
         Cells whose best label has a lower score are labelled `"unknown"`. `None` takes the model's own threshold, which
         is zero for models that generate or classify.
     use_rep
-        Slot of `.obsm` in which `tl.embed` has already stored the embedding by this model; `None` embeds the cells.
-        Only for models with prototypes.
+        Slot of `.obsm` with the embedding by this model, for models with prototypes; `None` embeds the cells.
     %(source)s
     batch_key
         As for :func:`sclcm.tl.embed`.
@@ -107,11 +106,7 @@ def annotate(
 
     Raises
     ------
-    ValueError
-        The model has no labels, a label is unknown, the matrix does not hold what the model reads, or `use_rep` was not
-        made by this model.
-    KeyError
-        There is no such layer, column or embedding.
+    %(reading_errors)s
     """
     check_copy(adata, copy=copy)
     check_batch_size(batch_size)
@@ -202,7 +197,7 @@ def _classify(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Ca
             f"No file names the {len(names)} classes of {pretrained.name!r}, so that labels are their numbers. Name "
             "them in order when the model is loaded, `load(..., labels=[...])`."
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn_user(msg)
     return _Found(label=label, score=score, labels=list(chosen), min_score=bound, facts=data.facts())
 
 

@@ -34,8 +34,7 @@ def umap(
 ) -> AnnData | None:
     """Compute a UMAP of an embedding.
 
-    Calls :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.umap` on the embedding. Each embedding has its own slots, so
-    neither the layout nor the graph replaces another one.
+    Calls :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.umap`. Each embedding has its own slots for both results.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def umap(
     KeyError
         There is no such embedding.
     ValueError
-        There are fewer than four cells, or the embedding has values that are not finite.
+        There are fewer than four cells, or the embedding is not finite.
     """
     check_copy(adata, copy=copy)
     embedding = _finite_embedding(adata, key)
@@ -97,10 +96,8 @@ def umap(
         "random_state": random_state,
     }
     _write(adata, _laid_out(embedding, keys, params), keys)
-    adata.uns[keys.uns] = {
-        "params": params | {"neighbors_key": keys.neighbors},
-        "versions": recorded_versions(),
-    }
+    noted = params | {"neighbors_key": keys.neighbors}
+    adata.uns[keys.uns] = {"params": noted, "versions": recorded_versions()}
     logger.info("The UMAP of `.obsm[%r]` is in `.obsm[%r]`. Next: `sclcm.pl.umap(adata, %r)`", key, keys.obsm, key)
     return adata if copy else None
 

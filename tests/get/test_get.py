@@ -105,8 +105,8 @@ def test_what_is_no_anndata_is_refused():
             function({})
 
 
-def test_sparse_embedding_is_given_as_numbers_and_a_loaded_model_is_no_name():
+def test_sparse_embedding_is_given_as_numbers_and_what_has_no_name_is_refused():
     adata = anndata.AnnData(np.ones((2, 2)), obsm={"X_toy": sparse.csr_matrix([[0.0, 1], [2, 0]])})
     assert get.embedding(adata, "toy").to_numpy().tolist() == [[0, 1], [2, 0]]
-    with pytest.raises(TypeError, match="`model` is a object; expected the name of the model"):
+    with pytest.raises(TypeError, match="`model` is a object; expected a model, or its name"):
         get.embedding(adata, object())

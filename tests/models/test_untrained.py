@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from sclcm.models import build, describe, list_models, load
-from sclcm.models._load import UNPUBLISHED
+from sclcm.models._describe import UNPUBLISHED
 from sclcm.models._verify import _packaged
 from sclcm.tl import embed, embed_genes
 from sclcm.zoo._registry import get_spec
