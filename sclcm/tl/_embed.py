@@ -136,17 +136,18 @@ def warn_of_empty_cells(data: Input, pretrained: Pretrained, what: str) -> None:
     if not rows:
         return
     msg = (
-        f"{_counted(data, rows)} express no gene that {pretrained.name!r} knows ({_first(data, rows)}); {what}. To "
+        f"{counted(data, rows)} express no gene that {pretrained.name!r} knows ({first_names(data, rows)}); {what}. To "
         "remove such cells, use `sc.pp.filter_cells(adata, min_genes=1)` or a stricter threshold."
     )
     warn_user(msg)
 
 
-def _counted(data: Input, rows: Sequence[int] | np.ndarray) -> str:
+def counted(data: Input, rows: Sequence[int] | np.ndarray) -> str:
+    """Say how many of the cells these are."""
     return f"{len(rows):,} of {data.source.shape[0]:,} cells"
 
 
-def _first(data: Input, rows: Sequence[int] | np.ndarray) -> str:
+def first_names(data: Input, rows: Sequence[int] | np.ndarray) -> str:
     """Name the first cells of some rows."""
     return ", ".join(map(repr, map(str, data.source.obs_names[rows[:3]]))) + (", ..." if len(rows) > 3 else "")
 
@@ -162,8 +163,8 @@ def _warn_of_short_cells(data: Input, pretrained: Pretrained, rows: np.ndarray) 
         )
         raise ValueError(msg)
     msg = (
-        f"{_counted(data, rows)} have too few tokens for the pooling of this recipe ({_first(data, rows)}); their rows "
-        "are NaN. To remove such cells, use `sc.pp.filter_cells(adata, min_genes=3)`."
+        f"{counted(data, rows)} have too few tokens for the pooling of this recipe ({first_names(data, rows)}); their "
+        "rows are NaN. To remove such cells, use `sc.pp.filter_cells(adata, min_genes=3)`."
     )
     warn_user(msg)
 

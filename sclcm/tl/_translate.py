@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sclcm._docs import with_shared_docs
 from sclcm._keys import translate_keys
 from sclcm._sizes import as_int
+from sclcm._warnings import warn_user
 from sclcm.models._load import load
 from sclcm.models._pass import open_input
 from sclcm.models._species import fit_species
 from sclcm.models._translation import asked_tokens, translate_cells, translation_of
-from sclcm.tl._embed import check_batch_size, warn_of_empty_cells
+from sclcm.tl._embed import check_batch_size, counted, first_names, warn_of_empty_cells
 from sclcm.tl._write import check_copy, provenance, write
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def translate(
 
     `adata.obsm['<model>_protein' | key_added]` : DataFrame `(n_obs, features)`, float32
         On the scale the model was trained on: 0 is the smallest and 1 the largest protein value of the cell. NaN for
-        cells that express no gene the model knows.
+        cells that express no gene the model knows, or whose known genes all have the same count.
     `adata.uns['<model>_protein' | key_added]` : dict
         `params`: model, digest of its files, share of genes and counts matched, genes read, versions.
 
@@ -84,6 +86,7 @@ def translate(
     n_read = _n_read(data, pretrained)
     values = translate_cells(data, pretrained, token_ids, batch_size=batch_size)
     warn_of_empty_cells(data, pretrained, "their values are NaN")
+    _warn_of_flat_cells(values, data, pretrained)
     params = {**provenance(pretrained), "obsm_key": keys.obsm, "n_genes_read": n_read, **data.facts()}
 
     def change(target: AnnData) -> None:
@@ -91,6 +94,18 @@ def translate(
         target.uns[keys.uns] = {"params": params}
 
     return write(adata, change, copy=copy)
+
+
+def _warn_of_flat_cells(values: np.ndarray, data: Input, pretrained: Pretrained) -> None:
+    """Warn of cells whose genes all have the same count, as cells with a single known gene have."""
+    rows = np.setdiff1d(np.flatnonzero(np.isnan(values).any(axis=1)), data.empty_cells)
+    if len(rows):
+        msg = (
+            f"{counted(data, rows)} have no values ({first_names(data, rows)}), most likely because all their known "
+            f"genes have the same count: {pretrained.name!r} scales each cell from its smallest to its largest. To "
+            "remove such cells, use `sc.pp.filter_cells(adata, min_genes=...)`."
+        )
+        warn_user(msg)
 
 
 def _names(features: Sequence[str]) -> list[str]:

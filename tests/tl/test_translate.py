@@ -104,6 +104,17 @@ def test_cell_without_a_known_gene_has_no_values(adata, model):
     assert found.isna().all(axis=1).tolist() == [False, False, True] + [False] * 9
 
 
+def test_cell_whose_counts_are_all_equal_has_no_values_and_is_named(adata, model):
+    flat = adata.copy()
+    flat.X = flat.X.toarray()
+    flat.X[2] = 3
+    with pytest.warns(UserWarning, match=f"1 of 12 cells have no values .'{flat.obs_names[2]}'., most likely because"):
+        found = values(flat, model)
+    wanted = values(adata, model)
+    assert found.iloc[2].isna().all()
+    np.testing.assert_array_equal(found.drop(found.index[2]), wanted.drop(wanted.index[2]))
+
+
 def test_saved_model_translates_alike(adata, model, tmp_path):
     model.save(tmp_path / "saved")
     again = sclcm.models.load(tmp_path / "saved", device="cpu")
