@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
@@ -172,8 +173,16 @@ def check_adata(adata: Any) -> None:
         raise TypeError(msg)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false, such as the text `"no"`, which Python takes for true."""
+    if not isinstance(value, bool | np.bool_):
+        msg = f"`{name}` is {value!r}; expected `True` or `False`"
+        raise TypeError(msg)
+
+
 def _check_choice(adata: Any, *, layer: str | None, use_raw: bool) -> None:
     check_adata(adata)
+    check_flag("use_raw", use_raw)
     if layer is not None and use_raw:
         msg = f"`layer={layer!r}` and `use_raw=True` exclude each other; pass one of them"
         raise ValueError(msg)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anndata import ImplicitModificationWarning
 
 from sclcm._compat import package_version
-from sclcm.data.matrix import check_adata
+from sclcm.data.matrix import check_adata, check_flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def check_copy(adata: AnnData, *, copy: bool) -> None:
     """Refuse what could not be written to, before anything is computed: no AnnData, a copy or view of a backed one."""
     check_adata(adata)
+    check_flag("copy", copy)
     if not adata.isbacked:
         return
     if adata.is_view:

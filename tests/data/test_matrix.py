@@ -176,6 +176,7 @@ def test_the_source_names_itself_its_cells_and_its_genes():
 @pytest.mark.parametrize(
     ("which", "error", "message"),
     [
+        ({"use_raw": "no"}, TypeError, r"`use_raw` is 'no'; expected `True` or `False`"),
         ({"layer": "counts", "use_raw": True}, ValueError, r"`layer='counts'` and `use_raw=True` exclude each other"),
         ({"layer": "raw"}, KeyError, r"no layer 'raw'; `adata.layers` has \['counts'\]"),
         ({"use_raw": True}, ValueError, r"`adata.raw` is missing; leave `use_raw` out"),

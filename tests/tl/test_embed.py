@@ -426,6 +426,7 @@ def test_wrong_places_are_refused(adata, v1, fails_untouched):
     fails_untouched(adata, ValueError, r"adata\.raw", v1, use_raw=True)
     adata.layers["umi"] = adata.X.copy()
     fails_untouched(adata, ValueError, "exclude each other", v1, layer="umi", use_raw=True)
+    fails_untouched(adata, TypeError, "`use_raw` is 1; expected `True` or `False`", v1, use_raw=1)
     fails_untouched(adata, ValueError, "no column 'symbols'", v1, gene_key="symbols")
 
 

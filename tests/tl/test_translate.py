@@ -138,6 +138,12 @@ def test_what_cannot_be_asked_for_is_said(adata, model, features, error, message
     assert not adata.uns
 
 
+def test_copy_is_true_or_false(adata, model):
+    with pytest.raises(TypeError, match="`copy` is 'yes'; expected `True` or `False`"):
+        sclcm.tl.translate(adata, model, PROTEINS, copy="yes")
+    assert "sctranslator_protein" not in adata.obsm
+
+
 def test_models_that_do_not_translate_say_so(adata):
     with pytest.raises(ValueError, match="predicts no other modality"):
         sclcm.tl.translate(adata, "sclcm-mini", PROTEINS)
