@@ -7,6 +7,7 @@ published; their filters of cells and genes were not applied.
 
 from __future__ import annotations
 
+from sclcm.reference._edit_probes import DeletedPlace, DeletedTokens, Deletion, DeletionCosines
 from sclcm.reference._filled_probes import (
     Filled,
     FilledHead,
@@ -24,7 +25,7 @@ from sclcm.reference._filled_probes import (
     TunedLoss,
     TunedTensor,
 )
-from sclcm.reference._probes import Deferred, Embedding, On, Probe, RowDraw
+from sclcm.reference._probes import Embedding, On, Probe, RowDraw
 
 HEAD = TunedHead(
     name="cell_class",
@@ -35,6 +36,7 @@ HEAD = TunedHead(
         ("cls_classifier_bias", "classifier.bias"),
     ),
 )
+DELETION = Deletion(tokens="delete_token", cells="delete_index_cell", species=0)  # upstream says so of any cell
 LOGITS = TunedLogits(head=HEAD)
 
 
@@ -90,5 +92,7 @@ ARRAYS = {
     "cls_logits": LOGITS,
     "cls_labels": LabelInput(head=HEAD),
     "cls_loss": TunedLoss(logits=LOGITS, labels="cls_labels"),
-    "delete_*": Deferred("in-silico perturbation is not implemented yet"),
+    "delete_token": DeletedTokens(deletion=DELETION),
+    "delete_index_cell*": DeletedPlace(deletion=DELETION),
+    "delete_cos_cell*": DeletionCosines(deletion=DELETION),
 }
