@@ -128,6 +128,18 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def finished(way: Callable[[], object], device: str) -> Callable[[], object]:
+    """A way that is done only when the accelerator is."""
+    if not device.startswith("cuda"):
+        return way
+
+    def done() -> None:
+        way()
+        torch.cuda.synchronize(device)
+
+    return done
+
+
 def machine(device: str = "cpu") -> str:
     """Processor or accelerator, threads and versions."""
     cpu = platform.processor() or platform.machine()

@@ -1,16 +1,18 @@
 """How fast is each family, and what does a token cost as sentences grow? Prints one table, both sides in turn.
 
-    python benchmarks/zoo.py [--families tgpt scbert] [--repeats 3] [--tokens 16384] [--threads 2] [--device cpu]
-        [--json results.json]
+    python benchmarks/zoo.py [--families tgpt scbert] [--repeats 3] [--tokens 16384] [--threads 2] [--json results.json]
+        [--device cuda --sentences 16 --half]
 
 Every family at its smallest published size, as `tests/zoo/full_size` lists its tensors, with random weights in float32;
-one cell at a time, sentences without padding, from token ids and values to token vectors (and through the decoder,
-where a family has one).
+one cell at a time or as many as `--sentences` says, without padding, from token ids and values to token vectors (and
+through the decoder, where a family has one). With `--half` ours is timed in bfloat16, too; the peer stays in float32,
+as the authors publish it.
 
 The peer is what the authors' code stands on, where a public library has it, at the same width, depth and heads:
 transformers' BERT and GPT-2 with PyTorch's fused attention, PyTorch's own encoder with its fast path, or the library of
 random features. It starts from token vectors; for the ratio ours does, too, except where a decoder reads ids. Memory
-is the peak of a process of its own while one side, built already, reads one sentence of the longest length.
+is the peak of a process of its own while one side, built already, reads such sentences of the longest length; on an
+accelerator, what such a pass takes there beside the weights.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 import _peers
 import torch
-from _setting import alternate, machine, peak_memory, save_json, table
+from _setting import alternate, finished, machine, peak_memory, save_json, table
 
 from sclcm._sizes import ReleaseFacts, resolve_sizes
 from sclcm.engine.sets import Pieces, through_blocks
 from sclcm.models._build import build_lcm
+from sclcm.models._device import copy_to
 from sclcm.nn.tokens import CellTensors, TokenTensors
 from sclcm.zoo._registry import get_spec
 from sclcm.zoo._spec import StoredArray, with_variants
@@ -154,33 +157,51 @@ def build(family: str) -> LCM:
     return build_lcm(resolve_sizes(spec.architecture, facts), spec.keys.forward(state))
 
 
-def blocks(lcm: LCM, device: str) -> Callable[[int], object]:
-    """Read one random sentence of token vectors of a length: the part that the peer has, too."""
-    width = int(lcm.config.d_model)  # type: ignore[arg-type]
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """Where, and how many sentences side by side.
+
+    Parameters
+    ----------
+    device
+        The device.
+    n_sentences
+        Sentences read at a time.
+    """
+
+    device: str = "cpu"
+    n_sentences: int = 1
+
+
+def blocks(lcm: LCM, how: How) -> Callable[[int], object]:
+    """Read random sentences of token vectors of a length: the part that the peer has, too."""
+    width, dtype = int(lcm.config.d_model), lcm.embed.gene.weight.dtype  # type: ignore[arg-type]
 
     def read(length: int) -> object:
         with torch.inference_mode():
-            return lcm.backbone(torch.randn(1, length, width, device=device), None)
+            x_bld = torch.randn(how.n_sentences, length, width, device=how.device, dtype=dtype)
+            return lcm.backbone(x_bld, None)
 
     return read
 
 
-def ours(family: str, device: str, lcm: LCM | None = None) -> Callable[[int], object]:
-    """Read one random sentence of a length."""
-    lcm = build(family).to(device) if lcm is None else lcm
+def ours(family: str, how: How, lcm: LCM | None = None) -> Callable[[int], object]:
+    """Read random sentences of a length."""
+    lcm = build(family).to(how.device) if lcm is None else lcm
     if CASES[family].token_is_cell:
-        return partial(read_cells, lcm, device)
+        return partial(read_cells, lcm, how.device)
 
     def read(length: int) -> object:
-        ids = torch.arange(5, length + 5, device=device).unsqueeze(0) % 900
+        ids = (torch.arange(5, length + 5, device=how.device) % 900).repeat(how.n_sentences, 1)
+        zeros_b = torch.zeros(how.n_sentences, dtype=torch.long, device=how.device)
         tokens = TokenTensors(
             token_ids_bl=ids,
             mask_bl=None,
             gene_mask_bl=torch.ones_like(ids, dtype=torch.bool),
             value_bl=1.0 + ids % 4,
-            condition_b=torch.zeros(1, dtype=torch.long, device=device),
-            species_b=torch.zeros(1, dtype=torch.long, device=device),
-            asked_ids_bm=torch.arange(1_000, device=device).unsqueeze(0),
+            condition_b=zeros_b,
+            species_b=zeros_b,
+            asked_ids_bm=torch.arange(1_000, device=how.device).repeat(how.n_sentences, 1),
         )
         with torch.inference_mode():
             x_bld = lcm(tokens)
@@ -201,18 +222,18 @@ def read_cells(lcm: LCM, device: str, n_cells: int) -> object:
         return through_blocks(lcm, lcm.cells(cells), n_blocks=None, pieces=Pieces(n_cells))
 
 
-def theirs(family: str, device: str) -> Callable[[int], object] | None:
-    """Read one random sentence of token vectors of a length by the peer, where there is one."""
+def theirs(family: str, how: How) -> Callable[[int], object] | None:
+    """Read random sentences of token vectors of a length by the peer, where there is one."""
     make = CASES[family].peer
     if make is None:
         return None
-    with torch.device(device):
+    with torch.device(how.device):
         forward = make(listed(family)[1])
     width = as_width(family)
 
     def read(length: int) -> object:
         with torch.inference_mode():
-            return forward(torch.randn(1, length, width, device=device))
+            return forward(torch.randn(how.n_sentences, length, width, device=how.device))
 
     return read
 
@@ -233,44 +254,59 @@ import torch
 import zoo
 from _setting import forget_peak, own_peak
 torch.set_num_threads(2)
-side, family, length = sys.argv[1], sys.argv[2], int(sys.argv[3])
-read = (zoo.ours if side == "ours" else zoo.theirs)(family, "cpu")
+side, family, length, n_sentences = sys.argv[1:]
+read = (zoo.ours if side == "ours" else zoo.theirs)(family, zoo.How(n_sentences=int(n_sentences)))
 forget_peak()
-read(length)
+read(int(length))
 print(own_peak())
 """
 
 
+def memory_of(read: Callable[[int], object], side: str, *, family: str, how: How) -> float:
+    """MB at most, at the longest length."""
+    longest = max(CASES[family].lengths)
+    if not how.device.startswith("cuda"):
+        return peak_memory(MEMORY, side, family, str(longest), str(how.n_sentences))
+    torch.cuda.reset_peak_memory_stats(how.device)
+    before = torch.cuda.memory_allocated(how.device)
+    read(longest)
+    return (torch.cuda.max_memory_allocated(how.device) - before) / 2**20
+
+
 def rows_of(family: str, given: argparse.Namespace) -> list[dict[str, object]]:
-    """Time both sides in turn, at each length."""
-    case = CASES[family]
-    lcm = build(family).to(given.device)
-    sides = {"sclcm": ours(family, given.device, lcm), "peer": theirs(family, given.device)}
-    if sides["peer"] is not None and lcm.decoder is None:
-        sides["blocks"] = blocks(lcm, given.device)
+    """Time all sides in turn, at each length."""
+    case, how = CASES[family], How(device=given.device, n_sentences=given.sentences)
+    lcm = build(family).to(how.device)
+    sides = {"sclcm": ours(family, how, lcm), "peer": theirs(family, how)}
+    compared = partial(blocks, how=how) if lcm.decoder is None else partial(ours, family, how)
+    if sides["peer"] is not None:
+        sides["compared"] = compared(lcm=lcm)
+    if given.half:
+        half = copy_to(lcm, device=torch.device(how.device), dtype=torch.bfloat16)
+        sides["half"] = ours(family, how, half) if sides["peer"] is None else compared(lcm=half)
     present = {name: read for name, read in sides.items() if read is not None}
-    longest = max(case.lengths)
+    longest, n_sets = max(case.lengths), 1 if case.token_is_cell else how.n_sentences
     memory = {
-        name: peak_memory(MEMORY, "ours" if name == "sclcm" else "peer", family, str(longest))
-        for name in present
-        if name != "blocks"
+        name: memory_of(present[name], side, family=family, how=how)
+        for name, side in (("sclcm", "ours"), ("peer", "theirs"))
+        if name in present
     }
     rows = []
     for length in case.lengths:
-        ways = {name: partial(read, length) for name, read in present.items()}
-        seconds = alternate(ways, repeats=max(given.repeats, given.tokens // length))
+        ways = {name: finished(partial(read, length), how.device) for name, read in present.items()}
+        seconds = alternate(ways, repeats=max(given.repeats, given.tokens // (length * n_sets)))
+        base = seconds["peer" if "peer" in present else "sclcm"]
         rows.append(
             {
                 "family": family,
                 "tokens": length,
-                "cells/s": f"{(length if case.token_is_cell else 1) / seconds['sclcm']:.2f}",
-                "us a token": f"{1e6 * seconds['sclcm'] / length:.0f}",
-                "peer, us a token": f"{1e6 * seconds['peer'] / length:.0f}"
+                "cells/s": f"{(length if case.token_is_cell else n_sets) / seconds['sclcm']:.2f}",
+                "us a token": f"{1e6 * seconds['sclcm'] / length / n_sets:{given.digits}}",
+                "peer, us a token": f"{1e6 * seconds['peer'] / length / n_sets:{given.digits}}"
                 if "peer" in seconds
                 else "no library has it",
-                "against the peer": f"{seconds['peer'] / seconds.get('blocks', seconds['sclcm']):.2f}x"
-                if "peer" in seconds
-                else "",
+                "against the peer": f"{base / seconds['compared']:.2f}x" if "peer" in seconds else "",
+                **({"bfloat16": f"{base / seconds['half']:.2f}x"} if given.half else {}),
                 "peak memory (MB)": f"{memory['sclcm']:.0f}" if length == longest else "",
                 "the peer's": f"{memory['peer']:.0f}" if length == longest and "peer" in memory else "",
             }
@@ -286,6 +322,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16_384, help="read of each length at least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sentences", type=int, default=1, help="read at a time")
+    parser.add_argument("--half", action="store_true", help="time ours in bfloat16, too")
+    parser.add_argument("--digits", default=".0f", help="how a time is written")
     parser.add_argument("--json", help="file to write the table to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
