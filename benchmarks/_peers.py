@@ -55,10 +55,16 @@ def performer(width: int, n_blocks: int, *, n_heads: int, head_width: int, n_fea
     """The library of random features that the authors' code was taken from."""
     from performer_pytorch import Performer
 
-    model = Performer(
-        dim=width, depth=n_blocks, heads=n_heads, dim_head=head_width, nb_features=n_features, auto_check_redraw=False
-    )
-    return model.eval()
+    with torch.device("cpu"):  # where it draws its features, whatever is asked for
+        model = Performer(
+            dim=width,
+            depth=n_blocks,
+            heads=n_heads,
+            dim_head=head_width,
+            nb_features=n_features,
+            auto_check_redraw=False,
+        )
+    return model.to(torch.get_default_device()).eval()
 
 
 class EncoderAndPerformer(nn.Module):

@@ -155,15 +155,22 @@ def _open(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str, may_slic
 
 
 def _of_file(adata: AnnData, pick: Callable[[AnnData], Any], *, name: str) -> Any:
-    """Read the matrix of a view of a file; not every order of rows is one that anndata can read from it."""
+    """Read the matrix of a view of a file; not every order of rows is one that anndata can read from it.
+
+    For rows in reverse order anndata 0.12 raises, and some releases of 0.13 leave out the last.
+    """
     try:
-        return pick(adata)
+        matrix = pick(adata)
+        problem = None if len(matrix.shape) < 2 or matrix.shape[0] == adata.n_obs else "it returns other rows"
     except ValueError as error:
+        problem = str(error)
+    if problem is not None:
         msg = (
-            f"anndata cannot read {name} of this view of a file ({error}); read the whole file into memory before you "
-            "choose its rows, as by `anndata.read_h5ad(path)[::-1]`"
+            f"anndata cannot read {name} of this view of a file ({problem}); read the whole file into memory before "
+            "you choose its rows, as by `anndata.read_h5ad(path)[::-1]`"
         )
-        raise ValueError(msg) from error
+        raise ValueError(msg)
+    return matrix
 
 
 def check_adata(adata: Any) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sclcm.data.matrix import choose_matrix, layer_names
+from sclcm.data.matrix import _of_file, choose_matrix, layer_names
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 0], [0, 0, 0, 0], [1, 1, 5, 9], [0, 7, 0, 0]])
 
@@ -121,13 +121,21 @@ def test_view_of_a_file_that_anndata_cannot_read_is_named_with_the_way(tmp_path)
     ad.AnnData(sparse.csr_matrix(COUNTS.astype(np.float32))).write_h5ad(tmp_path / "counts.h5ad")
     backed = ad.read_h5ad(tmp_path / "counts.h5ad", backed="r")[::-1]
     try:
-        found = backed.X.toarray()
+        is_read = backed.X.shape == COUNTS.shape  # some releases of anndata 0.13 leave out the last row
     except ValueError:  # as anndata 0.12 says of rows in reverse order
+        is_read = False
+    if is_read:
+        assert_reads_counts(backed, COUNTS[::-1])
+    else:
         with pytest.raises(ValueError, match=r"anndata cannot read \.X of this view of a file .* into memory before"):
             choose_matrix(backed)
-    else:
-        np.testing.assert_array_equal(found, COUNTS[::-1])
-        assert_reads_counts(backed, COUNTS[::-1])
+
+
+def test_view_of_a_file_of_which_anndata_returns_other_rows_is_refused():
+    view = SimpleNamespace(n_obs=5)
+    assert _of_file(view, lambda _: COUNTS, name=".X") is COUNTS
+    with pytest.raises(ValueError, match=r"cannot read \.X of this view of a file \(it returns other rows\); read"):
+        _of_file(view, lambda _: COUNTS[:4], name=".X")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -67,6 +67,8 @@ def is_explained(event: str, args: tuple, folder: Path) -> bool:
         return readable and (isinstance(args[0], int) or is_below(args[0], [folder, *PLACES]))
     if event == "import":
         return str(args[0]).partition(".")[0] in PACKAGES
+    if event == "compile":  # the source of such a module, where no compiled file of it may be kept
+        return Path(str(args[1])).is_absolute() and is_below(args[1], PLACES)
     if event in {"exec", "marshal.loads"}:  # the code of a module of ours that is imported late
         return event == "marshal.loads" or is_below(args[0].co_filename, PLACES)
     return False

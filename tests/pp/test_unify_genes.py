@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
+from sclcm.genes.names import resolve
 from sclcm.pp import unify_genes
+from sclcm.pp._columns import make_plan
 
 NAMES = ["SEPT2", "CD3E", "1-Mar", "SEPTIN2", "QARS1"]
 COUNTS = np.array([[1, 2, 10, 3, 0], [0, 5, 0, 4, 1], [0, 0, 0, 0, 0]])
@@ -283,11 +285,10 @@ def test_unifying_twice_changes_nothing(x, to):
 
 @pytest.mark.parametrize("form", ["coo_matrix", "lil_matrix", "dok_array"])
 def test_formats_without_columns_to_take_become_rows(form):
-    adata = make()
-    adata._X = getattr(sparse, form)(COUNTS.astype(np.float32))
-    unified = unify_genes(adata, to="symbol")
-    assert dense(unified.X).tolist() == [[4, 2, 0], [4, 5, 1], [0, 0, 0]]
-    assert unified.X.format == "csr"
+    plan = make_plan(NAMES, resolve(NAMES, to="symbol"), keep=False)
+    unified = plan.apply(getattr(sparse, form)(COUNTS.astype(np.float32)), name=".X", remedy="")
+    assert unified.toarray().tolist() == [[4, 2, 0], [4, 5, 1], [0, 0, 0]]
+    assert unified.format == "csr"
 
 
 @pytest.mark.parametrize(
@@ -300,10 +301,8 @@ def test_formats_without_columns_to_take_become_rows(form):
     ],
 )
 def test_what_is_no_matrix_of_numbers_is_refused(x, message):
-    adata = make()
-    adata.layers["plain"], adata._X = COUNTS.copy(), x
     with pytest.raises(TypeError, match=message):
-        unify_genes(adata, to="symbol")
+        unify_genes(make(x, layers={"plain": COUNTS.copy()}), to="symbol")
 
 
 def test_names_with_blanks_around_and_columns_that_are_there_twice_are_read():
