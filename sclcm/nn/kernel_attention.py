@@ -130,23 +130,27 @@ class _Kernel:
         """Return the values that queries attend to, shape as the queries."""
         # The sum over keys is one product more, by a value of one.
         value_bhlk = v_bhlk if self.real_b1l1 is None else v_bhlk.masked_fill(~self.real_b1l1, 0)
-        ones_bhl1 = torch.ones_like(v_bhlk[..., :1])
-        summed_bhrv = self._sum_keys(torch.cat([value_bhlk, ones_bhl1], dim=-1))
-        parts = [self._queries(part) @ summed_bhrv for part in self._parts()]
+        summed_bhrv, _ = self._sum_keys(torch.cat([value_bhlk, torch.ones_like(v_bhlk[..., :1])], dim=-1))
+        least_bh1v = EPS * summed_bhrv.sum(2, keepdim=True)
+        parts = []
+        for part in self._parts():
+            shares = self._shares(self.q_bhlk[:, :, part])
+            parts.append(torch.addcmul(least_bh1v, shares.query_factor(), shares.share_bhnr @ summed_bhrv))
         mixed_bhlv = torch.cat(parts, dim=2)
         return mixed_bhlv[..., :-1] / mixed_bhlv[..., -1:]
 
     def weights(self) -> Tensor:
         """Return the weight of each key for each query, shape `(cells, heads, queries, keys)`."""
-        key_bhlr, query_bhlr = self._keys(slice(None), self._largest()), self._queries(slice(None))
+        whole = slice(None)
+        largest = self._stabilizer(self._shares(self.k_bhlk).most_bhn1, whole)
+        key_bhlr, query_bhlr = self._keys(whole, largest), self._queries(whole)
         products_bhqk = query_bhlr @ key_bhlr.transpose(-1, -2)
         weights_bhqk = products_bhqk / products_bhqk.sum(-1, keepdim=True)
         return weights_bhqk if self.real_b1l1 is None else weights_bhqk * self.real_b1l1.transpose(-1, -2)
 
     def received(self) -> Tensor:
         """Return the mean weight of each key over the real queries, shape `(cells, heads, keys)`."""
-        largest = self._largest()
-        total_bhr1 = self._sum_keys(torch.ones_like(self.k_bhlk[..., :1]), largest)
+        total_bhr1, largest = self._sum_keys(torch.ones_like(self.k_bhlk[..., :1]))
         real_bhl1 = torch.ones_like(self.q_bhlk[..., :1])
         real_bhl1 = real_bhl1 if self.real_b1l1 is None else real_bhl1 * self.real_b1l1
         share_bhl1 = real_bhl1 / real_bhl1.sum(2, keepdim=True)
@@ -166,44 +170,87 @@ class _Kernel:
         size = max(1, at_once // (n_cells * n_heads * self.projection_kr.shape[1]))
         return [slice(start, start + size) for start in range(0, length, size)]
 
+    def _shares(self, x_bhnk: Tensor) -> _Shares:
+        products_bhnr = x_bhnk @ self.projection_kr
+        return _Shares(
+            most_bhn1=products_bhnr.amax(-1, keepdim=True),
+            share_bhnr=products_bhnr.softmax(-1),
+            half_bhn1=_half_square(x_bhnk),
+        )
+
     def _queries(self, part: slice) -> Tensor:
         """Return the features of some queries, shape `(cells, heads, queries, features)`."""
-        q_bhnk = self.q_bhlk[:, :, part]
-        products_bhnr = q_bhnk @ self.projection_kr
-        return torch.exp(products_bhnr - _half_square(q_bhnk) - products_bhnr.amax(-1, keepdim=True)) + EPS
+        shares = self._shares(self.q_bhlk[:, :, part])
+        return shares.share_bhnr * shares.query_factor() + EPS
 
     def _keys(self, part: slice, largest: Tensor) -> Tensor:
         """Return the features of some keys, shape `(cells, heads, keys, features)`; zero where there is no key."""
-        k_bhnk = self.k_bhlk[:, :, part]
-        feature_bhnr = torch.exp(k_bhnk @ self.projection_kr - _half_square(k_bhnk) - largest) + EPS
+        shares = self._shares(self.k_bhlk[:, :, part])
+        feature_bhnr = shares.share_bhnr * shares.key_factor(largest) + EPS
         return feature_bhnr if self.key_b1l1 is None else feature_bhnr.masked_fill(~self.key_b1l1[:, :, part], 0)
 
-    def _largest(self) -> Tensor:
-        """Return the largest product of a key with a random vector; broadcasts to the keys' features."""
-        lowest = torch.finfo(self.k_bhlk.dtype).min
-        found = []
-        for part in self._parts():
-            most_bhn1 = (self.k_bhlk[:, :, part] @ self.projection_kr).amax(-1, keepdim=True)
-            if self.key_b1l1 is not None:
-                most_bhn1 = most_bhn1.masked_fill(~self.key_b1l1[:, :, part], lowest)
-            found.append(most_bhn1.amax(2, keepdim=True))
-        most_bh11 = torch.stack(found).amax(0)
+    def _stabilizer(self, most_bhn1: Tensor, part: slice) -> Tensor:
+        """Return the largest of the products of some keys; broadcasts to them."""
+        if self.key_b1l1 is not None:
+            lowest = torch.finfo(most_bhn1.dtype).min
+            most_bhn1 = most_bhn1.masked_fill(~self.key_b1l1[:, :, part], lowest)
         match self.stabilizer:
             case "head":
-                return most_bh11
+                return most_bhn1.amax(2, keepdim=True)
             case "cell":
-                return most_bh11.amax(1, keepdim=True)
+                return most_bhn1.amax((1, 2), keepdim=True)
             case "batch":
-                return most_bh11.amax()
+                return most_bhn1.amax()
 
-    def _sum_keys(self, value_bhlv: Tensor, largest: Tensor | None = None) -> Tensor:
-        """Return the sum over keys of feature times value, shape `(cells, heads, features, width of a value)`."""
-        largest = self._largest() if largest is None else largest
+    def _sum_keys(self, value_bhlv: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum over keys of feature times value, and the largest product of a key with a random vector.
+
+        Each product is computed once: what is summed already is scaled down whenever a larger one is met. The sum has
+        the shape `(cells, heads, features, width of a value)`; the other broadcasts to the features of keys.
+        """
+        if self.key_b1l1 is not None:
+            value_bhlv = value_bhlv.masked_fill(~self.key_b1l1, 0)
         n_cells, n_heads, _, width = value_bhlv.shape
         summed_bhrv = value_bhlv.new_zeros(n_cells, n_heads, self.projection_kr.shape[1], width)
+        largest = value_bhlv.new_full((), torch.finfo(value_bhlv.dtype).min)
         for part in self._parts():
-            summed_bhrv = summed_bhrv + self._keys(part, largest).transpose(-1, -2) @ value_bhlv[:, :, part]
-        return summed_bhrv
+            shares = self._shares(self.k_bhlk[:, :, part])
+            before, largest = largest, torch.maximum(largest, self._stabilizer(shares.most_bhn1, part))
+            factor_bhn1 = shares.key_factor(largest)
+            if self.key_b1l1 is not None:
+                factor_bhn1 = factor_bhn1.masked_fill(~self.key_b1l1[:, :, part], 0)
+            added_bhrv = shares.share_bhnr.transpose(-1, -2) @ (factor_bhn1 * value_bhlv[:, :, part])
+            summed_bhrv = torch.addcmul(added_bhrv, summed_bhrv, torch.exp(before - largest))
+        return summed_bhrv + EPS * value_bhlv.sum(2, keepdim=True), largest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shares:
+    """Features of some tokens, up to a factor for each token: their exponents as shares of their sum.
+
+    A softmax is one pass over the features, where products, differences and exponents one after another are four.
+
+    Parameters
+    ----------
+    most_bhn1
+        Largest product with a random vector.
+    share_bhnr
+        `exp` of each product over the sum of them all.
+    half_bhn1
+        Half the squared length of the token's query or key.
+    """
+
+    most_bhn1: Tensor
+    share_bhnr: Tensor
+    half_bhn1: Tensor
+
+    def query_factor(self) -> Tensor:
+        """Return what the shares of queries are multiplied by."""
+        return torch.exp(-self.half_bhn1) / self.share_bhnr.amax(-1, keepdim=True)
+
+    def key_factor(self, largest: Tensor) -> Tensor:
+        """Return what the shares of keys are multiplied by, when this is the largest product."""
+        return torch.exp(self.most_bhn1 - self.half_bhn1 - largest) / self.share_bhnr.amax(-1, keepdim=True)
 
 
 def _half_square(x_bhnk: Tensor) -> Tensor:
