@@ -142,7 +142,7 @@ class _Kernel:
     def weights(self) -> Tensor:
         """Return the weight of each key for each query, shape `(cells, heads, queries, keys)`."""
         whole = slice(None)
-        largest = self._stabilizer(self._shares(self.k_bhlk).most_bhn1, whole)
+        largest = self._stabilizer(self._shares(self.k_bhlk).most(), whole)
         key_bhlr, query_bhlr = self._keys(whole, largest), self._queries(whole)
         products_bhqk = query_bhlr @ key_bhlr.transpose(-1, -2)
         weights_bhqk = products_bhqk / products_bhqk.sum(-1, keepdim=True)
@@ -173,9 +173,7 @@ class _Kernel:
     def _shares(self, x_bhnk: Tensor) -> _Shares:
         products_bhnr = x_bhnk @ self.projection_kr
         return _Shares(
-            most_bhn1=products_bhnr.amax(-1, keepdim=True),
-            share_bhnr=products_bhnr.softmax(-1),
-            half_bhn1=_half_square(x_bhnk),
+            products_bhnr=products_bhnr, share_bhnr=products_bhnr.softmax(-1), half_bhn1=_half_square(x_bhnk)
         )
 
     def _queries(self, part: slice) -> Tensor:
@@ -186,7 +184,7 @@ class _Kernel:
     def _keys(self, part: slice, largest: Tensor) -> Tensor:
         """Return the features of some keys, shape `(cells, heads, keys, features)`; zero where there is no key."""
         shares = self._shares(self.k_bhlk[:, :, part])
-        feature_bhnr = shares.share_bhnr * shares.key_factor(largest) + EPS
+        feature_bhnr = shares.share_bhnr * shares.key_factor(shares.most(), largest) + EPS
         return feature_bhnr if self.key_b1l1 is None else feature_bhnr.masked_fill(~self.key_b1l1[:, :, part], 0)
 
     def _stabilizer(self, most_bhn1: Tensor, part: slice) -> Tensor:
@@ -215,8 +213,9 @@ class _Kernel:
         largest = value_bhlv.new_full((), torch.finfo(value_bhlv.dtype).min)
         for part in self._parts():
             shares = self._shares(self.k_bhlk[:, :, part])
-            before, largest = largest, torch.maximum(largest, self._stabilizer(shares.most_bhn1, part))
-            factor_bhn1 = shares.key_factor(largest)
+            most_bhn1, before = shares.most(), largest
+            largest = torch.maximum(before, self._stabilizer(most_bhn1, part))
+            factor_bhn1 = shares.key_factor(most_bhn1, largest)
             if self.key_b1l1 is not None:
                 factor_bhn1 = factor_bhn1.masked_fill(~self.key_b1l1[:, :, part], 0)
             added_bhrv = shares.share_bhnr.transpose(-1, -2) @ (factor_bhn1 * value_bhlv[:, :, part])
@@ -232,15 +231,15 @@ class _Shares:
 
     Parameters
     ----------
-    most_bhn1
-        Largest product with a random vector.
+    products_bhnr
+        Products with the random vectors.
     share_bhnr
         `exp` of each product over the sum of them all.
     half_bhn1
         Half the squared length of the token's query or key.
     """
 
-    most_bhn1: Tensor
+    products_bhnr: Tensor
     share_bhnr: Tensor
     half_bhn1: Tensor
 
@@ -248,9 +247,14 @@ class _Shares:
         """Return what the shares of queries are multiplied by."""
         return torch.exp(-self.half_bhn1) / self.share_bhnr.amax(-1, keepdim=True)
 
-    def key_factor(self, largest: Tensor) -> Tensor:
-        """Return what the shares of keys are multiplied by, when this is the largest product."""
-        return torch.exp(self.most_bhn1 - self.half_bhn1 - largest) / self.share_bhnr.amax(-1, keepdim=True)
+    def most(self) -> Tensor:
+        """Return the largest product of each token."""
+        return self.products_bhnr.amax(-1, keepdim=True)
+
+    def key_factor(self, most_bhn1: Tensor, largest: Tensor) -> Tensor:
+        """Return what the shares of keys are multiplied by, when these are the largest products, and of all keys."""
+        exponent_bhn1 = (most_bhn1 - self.half_bhn1 - largest).clamp(max=0)  # only padding's may be larger
+        return torch.exp(exponent_bhn1) / self.share_bhnr.amax(-1, keepdim=True)
 
 
 def _half_square(x_bhnk: Tensor) -> Tensor:
