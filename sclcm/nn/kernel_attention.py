@@ -137,7 +137,7 @@ class _Kernel:
             shares = self._shares(self.q_bhlk[:, :, part])
             parts.append(torch.addcmul(least_bh1v, shares.query_factor(), shares.share_bhnr @ summed_bhrv))
         mixed_bhlv = torch.cat(parts, dim=2)
-        return mixed_bhlv[..., :-1] / mixed_bhlv[..., -1:]
+        return mixed_bhlv[..., :-1] / _not_zero(mixed_bhlv[..., -1:])
 
     def weights(self) -> Tensor:
         """Return the weight of each key for each query, shape `(cells, heads, queries, keys)`."""
@@ -145,7 +145,7 @@ class _Kernel:
         largest = self._stabilizer(self._shares(self.k_bhlk).most(), whole)
         key_bhlr, query_bhlr = self._keys(whole, largest), self._queries(whole)
         products_bhqk = query_bhlr @ key_bhlr.transpose(-1, -2)
-        weights_bhqk = products_bhqk / products_bhqk.sum(-1, keepdim=True)
+        weights_bhqk = products_bhqk / _not_zero(products_bhqk.sum(-1, keepdim=True))
         return weights_bhqk if self.real_b1l1 is None else weights_bhqk * self.real_b1l1.transpose(-1, -2)
 
     def received(self) -> Tensor:
@@ -153,12 +153,12 @@ class _Kernel:
         total_bhr1, largest = self._sum_keys(torch.ones_like(self.k_bhlk[..., :1]))
         real_bhl1 = torch.ones_like(self.q_bhlk[..., :1])
         real_bhl1 = real_bhl1 if self.real_b1l1 is None else real_bhl1 * self.real_b1l1
-        share_bhl1 = real_bhl1 / real_bhl1.sum(2, keepdim=True)
+        share_bhl1 = real_bhl1 / _not_zero(real_bhl1.sum(2, keepdim=True))
         asked_bhr1 = torch.zeros_like(total_bhr1)
         for part in self._parts():
             query_bhnr = self._queries(part)
             asked_bhr1 = asked_bhr1 + query_bhnr.transpose(-1, -2) @ (
-                share_bhl1[:, :, part] / (query_bhnr @ total_bhr1)
+                share_bhl1[:, :, part] / _not_zero(query_bhnr @ total_bhr1)
             )
         received_bhl = torch.cat([self._keys(part, largest) @ asked_bhr1 for part in self._parts()], dim=2)[..., 0]
         return received_bhl * real_bhl1[..., 0]
@@ -255,6 +255,11 @@ class _Shares:
         """Return what the shares of keys are multiplied by, when these are the largest products, and of all keys."""
         exponent_bhn1 = (most_bhn1 - self.half_bhn1 - largest).clamp(max=0)  # only padding's may be larger
         return torch.exp(exponent_bhn1) / self.share_bhnr.amax(-1, keepdim=True)
+
+
+def _not_zero(sum_bhl1: Tensor) -> Tensor:
+    """Return what to divide by. Only a sum over no keys is less than one product of two features, and is zero."""
+    return sum_bhl1.clamp_min(EPS**2 / 2)
 
 
 def _half_square(x_bhnk: Tensor) -> Tensor:

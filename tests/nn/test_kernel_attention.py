@@ -116,9 +116,30 @@ def test_gradients_are_those_of_the_same_computation_in_one_piece(monkeypatch):
     torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_large_inputs_give_finite_numbers():
-    module = make()
-    assert module(torch.randn(2, 6, WIDTH) * 100, None).isfinite().all()
+@pytest.mark.parametrize("scale", [1e-6, 1e2, 1e6, 1e12])
+def test_very_small_and_large_inputs_equal_the_formula_and_have_finite_gradients(scale):
+    module, x = make(), (torch.randn(3, 6, WIDTH) * scale).requires_grad_()
+    found = module(x, MASK)
+    wanted = formula(module, x.detach(), MASK)[0] @ module.out.weight.double().T + module.out.bias.double()
+    torch.testing.assert_close((found / scale).double(), wanted / scale, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(found[MASK].sum(), x)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("padding", ["excluded", "counted"])
+@pytest.mark.parametrize("stabilizer", ["cell", "head", "batch"])
+def test_a_cell_without_tokens_is_zero_and_disturbs_no_other(stabilizer, padding):
+    module = make(stabilizer=stabilizer, padding=padding).requires_grad_(True)
+    x = torch.randn(3, 6, WIDTH, requires_grad=True)
+    mask = MASK & torch.tensor([[True], [True], [False]])
+    found = module(x, mask)
+    torch.testing.assert_close(found[2], module.out.bias.expand(6, -1))
+    assert not module.weights(x, mask)[2].any()
+    assert not module.received(x, mask)[2].any()
+    gradients = torch.autograd.grad(found.square().sum(), [x, module.qkv.weight, module.out.weight])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    if padding == "excluded":
+        torch.testing.assert_close(found[:2], module(x[:2], mask[:2]))
 
 
 def test_attention_is_near_in_bfloat16(device):
