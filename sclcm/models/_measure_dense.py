@@ -179,11 +179,16 @@ def target_draw(m: Measurement, probe: probes.TargetDraw, name: str) -> np.ndarr
     require_shape(stored, ours.shape, name, kinds="iu")
     mask = _mask_value(m, probe.mask)
     drawn = stored != mask
-    wanted = np.ceil(probe.share * (ours > 0).sum(1)).astype(np.int64)
+    wanted = n_targets(probe.share, (ours > 0).sum(1))
     if (drawn & (ours == 0)).any() or (drawn.sum(1) != wanted).any():
         msg = f"{name!r} does not hold {probe.share:.0%} of the expressed tokens of each cell, rounded up."
         raise ValueError(msg)
     return np.where(drawn, ours, mask)
+
+
+def n_targets(share: float, n_tokens: np.ndarray) -> np.ndarray:
+    """Return the share of tokens, rounded up, in upstream's single precision: 15% of 100 are above 15, and thus 16."""
+    return np.ceil(np.float32(share) * n_tokens.astype(np.float32)).astype(np.int64)
 
 
 def hidden_draw(m: Measurement, probe: probes.HiddenDraw, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ import sclcm.reference
 from sclcm.encoding.batches import pad_sentences
 from sclcm.engine.infer import to_tensors
 from sclcm.models import describe, load
+from sclcm.models._measure_dense import n_targets
 from sclcm.models._pass import open_input
 from sclcm.zoo._registry import get_spec
 
@@ -293,3 +294,9 @@ def test_description_names_the_files_and_where_they_are():
     assert "panglao_10000.h5ad" in str(found)
     assert found["recipes"].keys() == {"embed", "cls", "mean", "sum"}
     assert found["heads"] == ["bin", "cell_class"]
+
+
+def test_share_of_targets_is_rounded_up_in_single_precision():
+    numbers = np.array([0, 1, 7, 20, 100, 101, 180])
+    upstream = (torch.from_numpy(numbers) * 0.15).ceil()
+    assert n_targets(0.15, numbers).tolist() == upstream.int().tolist() == [0, 1, 2, 3, 16, 16, 28]
