@@ -81,7 +81,7 @@ class WherePresent:
 
 @dataclass(frozen=True)
 class Sum:
-    """Several sizes added up, such as the rows of a table and of what is stored apart from it."""
+    """Several sizes added up, such as the rows of a table and of what is stored apart; numbers may be below zero."""
 
     parts: tuple[int | Shape | Config | Given, ...]
 
@@ -135,7 +135,7 @@ class ReleaseFacts:
             case Quotient(of, by):
                 return self._quotient(self.value(of), self.value(by))
             case Sum(parts):
-                return sum(as_int(part if isinstance(part, int) else self.value(part)) for part in parts)
+                return sum(part if isinstance(part, int) else as_int(self.value(part)) for part in parts)
             case Shapes(pattern, axis):
                 return self._shapes(pattern, axis)
             case Given(name, default):

@@ -14,7 +14,7 @@ from sclcm.models._generation import embed_by_decoding
 from sclcm.models._pass import one_pass
 from sclcm.models._set_pass import embed_by_sets
 from sclcm.nn.table_configs import ExpressionSum
-from sclcm.zoo._recipes import BlockMean
+from sclcm.zoo._recipes import BlockMean, BlockSum
 
 if TYPE_CHECKING:
     from sclcm.models._pass import Input
@@ -33,7 +33,7 @@ def cell_vectors(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_s
         return embed_by_expression(data, pretrained, recipe)
     if recipe.decoding is not None:
         return embed_by_decoding(data, pretrained, recipe, batch_size=batch_size)
-    if isinstance(recipe.layer, BlockMean):
+    if isinstance(recipe.layer, BlockMean | BlockSum):
         return _over_blocks(data, pretrained, recipe, batch_size=batch_size)
     out = np.zeros((data.source.shape[0], pretrained.width(recipe)), dtype=np.float32)
     reducer = CellVectors(out=out, pooling=recipe.pooling, head=recipe.head, l2_normalize=recipe.l2_normalize)
@@ -44,14 +44,14 @@ def cell_vectors(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_s
 
 
 def _over_blocks(data: Input, pretrained: Pretrained, recipe: Recipe, *, batch_size: int | None) -> np.ndarray:
-    """Average what is pooled of several blocks, each in a pass of its own, and apply the head to that."""
+    """Average or add up what is pooled of several blocks, each in a pass of its own, and apply the head to that."""
     found = []
     for number, block in enumerate(pretrained.blocks(recipe)):
         single = dataclasses.replace(recipe, layer=block - pretrained.lcm.n_blocks, head=None, l2_normalize=False)
         # Only the first pass keeps account of what is read.
         source = data if number == 0 else dataclasses.replace(data, empty_cells=[])
         found.append(cell_vectors(source, pretrained, single, batch_size=batch_size))
-    out = np.mean(found, axis=0)
+    out = np.sum(found, axis=0) if isinstance(recipe.layer, BlockSum) else np.mean(found, axis=0)
     if recipe.head is not None:
         out = read_cells(pretrained, recipe.head, out)
     return out / np.linalg.norm(out, axis=1, keepdims=True) if recipe.l2_normalize else out

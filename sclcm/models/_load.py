@@ -267,7 +267,7 @@ def _read_release(spec: ModelSpec, release: Release, *, name: str, given: Mappin
     weights = release.used[0]
     tensors, config = read_weights(spec, weights, release, given=given)
     prototypes = None if spec.prototypes is None else read_prototypes(spec.prototypes, tensors, release)
-    check_requirements(spec, config)
+    check_requirements(spec, _facts(config, tensors, given))
     vocabulary, arrays = read_genes(spec, release, tensors, facts=_facts(config, tensors, given))
     facts = dataclasses.replace(_facts(config, tensors, given), n_tokens=vocabulary.n_tokens)
     spec = with_variants(spec, facts, vocabulary)

@@ -155,7 +155,8 @@ def _tuned(m: Measurement, probe: probes.FineTuned, name: str) -> Pretrained:
     blocks = [int(number) for number in m.said(probe.blocks, name)]
     state = {f"backbone.{key}": tensor for key, tensor in content["state_dict"].items()}
     state |= {key.removeprefix(probe.weights): tensor for key, tensor in head.items()}
-    settings = {**content["hyper_parameters"], "extract_layers": blocks, "function_layers": "mean"}
+    together = {"extract_layers": blocks, "function_layers": m.said(probe.together, name)}
+    settings = {**content["hyper_parameters"], **together}
     with tempfile.TemporaryDirectory() as folder:
         torch.save({"state_dict": state, "hyper_parameters": settings}, Path(folder) / file.name)
         return m.load(Path(folder))

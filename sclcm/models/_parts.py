@@ -48,9 +48,9 @@ def with_blocks(
         msg = f"`backbone` is {str(folder)!r}, which is no folder; pass the one with the weights of the blocks."
         raise FileNotFoundError(msg)
     tensors, config = _read(spec, place, given)
-    check_requirements(spec, config)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     facts = ReleaseFacts(config=config, shapes=shapes, given=given)
+    check_requirements(spec, facts)
     d_model, backbone = spec.architecture.d_model, spec.architecture.backbone
     stated = ({"d_model"} | names_to_fill(backbone)) - names_asked((d_model, backbone))
     if twice := sorted(given.keys() & stated):

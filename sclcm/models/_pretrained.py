@@ -18,7 +18,7 @@ from sclcm.nn.fixed_vectors import FixedTable, NoVectors
 from sclcm.nn.readouts import Concatenated, FromEnd, LayeredHead, LinearHead
 from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureLatent, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import ExpressionSum
-from sclcm.zoo._recipes import BlockMean, GeneRecipe
+from sclcm.zoo._recipes import BlockMean, BlockSum, GeneRecipe
 from sclcm.zoo._spec import Needs, Recipe
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Pretrained:
 
     def depth(self, recipe: Recipe) -> int:
         """Return how many blocks a recipe runs through."""
-        if isinstance(recipe.layer, BlockMean):
+        if isinstance(recipe.layer, BlockMean | BlockSum):
             return max(self.blocks(recipe)) + 1
         depth = self.lcm.n_blocks + 1 + recipe.layer
         if recipe.layer >= 0 or depth < 0:
@@ -258,8 +258,8 @@ class Pretrained:
         return depth
 
     def blocks(self, recipe: Recipe) -> tuple[int, ...]:
-        """Return the blocks over which a recipe averages."""
-        blocks = recipe.layer.blocks if isinstance(recipe.layer, BlockMean) else ()
+        """Return the blocks over which a recipe averages or adds up."""
+        blocks = recipe.layer.blocks if isinstance(recipe.layer, BlockMean | BlockSum) else ()
         if not isinstance(blocks, tuple) or not blocks or not set(blocks) <= set(range(self.lcm.n_blocks)):
             msg = f"`recipe.layer` names the blocks {blocks!r}; expected numbers from 0 to {self.lcm.n_blocks - 1}."
             raise ValueError(msg)

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
     from sclcm._sizes import ReleaseFacts
 
+_MISSING = object()
+
 
 @dataclass(frozen=True)
 class Release:
@@ -146,13 +148,21 @@ def read_state(spec: ModelSpec, weights: Path) -> dict[str, Tensor]:
             return spec.keys.bare(read_tensors(weights))
 
 
-def check_requirements(spec: ModelSpec, config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of which another kind of model is built."""
+def check_requirements(spec: ModelSpec, facts: ReleaseFacts) -> None:
+    """Refuse a configuration of which another kind of model is built, or that is of another model than the tensors."""
     for key, value in spec.requires.items():
-        if (found := _nested(config, key, otherwise=value)) != value:
-            msg = (
-                f"The configuration says {key!r} is {found!r}, but only models with {value!r} are known of "
-                f"{spec.name!r}; its weights would mean something else."
+        found = _nested(facts.config, key, otherwise=_MISSING)
+        if found is _MISSING:
+            continue
+        wanted = resolve_sizes(value, facts)
+        allowed = sorted(wanted) if isinstance(wanted, frozenset) else [wanted]
+        if found not in allowed:
+            listed = " or ".join(map(repr, allowed))
+            msg = f"The configuration says {key!r} is {found!r}, but "
+            msg += (
+                f"only models with {listed} are known of {spec.name!r}; its weights would mean something else."
+                if wanted == value
+                else f"by its tensors it is {listed}; they belong to different models. Get both from its authors again."
             )
             raise ValueError(msg)
 

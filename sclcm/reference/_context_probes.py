@@ -152,7 +152,9 @@ class FineTuned:
     weights
         What the names of those arrays start with, before the name of the tensor.
     blocks
-        The blocks that it averages over, by their numbers from zero.
+        The blocks that it reads, by their numbers from zero.
+    together
+        What is made of them: `"mean"` or `"sum"`.
     told
         How the input is read.
     """
@@ -160,6 +162,7 @@ class FineTuned:
     recipe: str
     weights: str
     blocks: Said
+    together: Said
     told: Told = field(default_factory=Told)
 
 

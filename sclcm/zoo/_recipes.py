@@ -26,6 +26,19 @@ class BlockMean:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockSum:
+    """Which blocks' outputs are pooled, one by one, and added up.
+
+    Parameters
+    ----------
+    blocks
+        Their numbers, from zero.
+    """
+
+    blocks: tuple[int, ...] | Config
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneRecipe:
     """What a decoder says of every gene of a cell, expressed or not, as its authors published it.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sclcm.zoo._gene_vectors import VectorFile, VectorGenes
     from sclcm.zoo._labels import ClassLabels, GeneratedLabels
     from sclcm.zoo._modules import LinkedIds, PickledModule, Translation
-    from sclcm.zoo._recipes import BlockMean, GeneRecipe
+    from sclcm.zoo._recipes import BlockMean, BlockSum, GeneRecipe
     from sclcm.zoo._row_genes import RowGenes
     from sclcm.zoo._species import SpeciesTables
     from sclcm.zoo._submodels import InSubmodels
@@ -152,7 +152,7 @@ class Recipe:
     """
 
     pooling: Pooling = field(default_factory=MeanPooling)
-    layer: int | BlockMean = -1
+    layer: int | BlockMean | BlockSum = -1
     head: str | None = None
     l2_normalize: bool = False
     mask_padding: bool = True
@@ -297,7 +297,8 @@ class ModelSpec:
     config
         Pattern of the configuration file, its place in or beside the weights file, or `None`.
     requires
-        Entries of the configuration that must have a certain value where they are there.
+        Entries of the configuration that must have a certain value where they are there, one of a frozen set,
+        or what is read from tensors.
     variants
         What some checkpoints have besides.
     prototypes

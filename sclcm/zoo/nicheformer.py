@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sclcm._sizes import Config, Count, Shape
+from sclcm._sizes import Config, Count, Present, Shape, Sum
 from sclcm.checkpoints.keymap import Drop, DropUnder, KeyMap, Rename, StripPrefix
 from sclcm.encoding.context import ArrayChoice, ContextToken
 from sclcm.encoding.factors import DivideByChosen, ScaleKnown, StoreUndefined
@@ -26,7 +26,7 @@ from sclcm.zoo._arrays import ArrayFile, RoundedArrayFile
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._conditions import ConfigIs
 from sclcm.zoo._labels import ClassLabels
-from sclcm.zoo._recipes import BlockMean
+from sclcm.zoo._recipes import BlockMean, BlockSum
 from sclcm.zoo._spec import Checkpoint, HasTensor, InWeights, LacksTensor, ModelSpec, Recipe, Variant
 from sclcm.zoo._vocabularies import VarNames
 
@@ -34,6 +34,7 @@ TABLE = "embeddings.weight"
 BLOCK = "encoder.layers.{}."
 OURS = "backbone.blocks.{}."
 LONGEST = Config("context_length")
+N_SPARE = 5
 
 # In the order of their token ids, 7 to 18, after which eleven stand for nothing.
 ASSAYS = (
@@ -138,6 +139,8 @@ MEAN_FILES = (*MEANS["dissociated"], *MEANS["merfish"], *MEANS["cosmx"], *MEANS[
 # Fine-tuned models read the average over some blocks, and predict numbers of a cell, or its class.
 TUNED = Recipe(pooling=PlaceMean(n_places=LONGEST, skip=3), layer=BlockMean(blocks=Config("extract_layers")))
 TUNED_WITH_CONTEXT = replace(TUNED, pooling=PlaceMean(n_places=LONGEST))
+SUM = BlockSum(blocks=Config("extract_layers"))
+TUNED_SUM, TUNED_SUM_WITH_CONTEXT = replace(TUNED, layer=SUM), replace(TUNED_WITH_CONTEXT, layer=SUM)
 CLASSIFICATION = ("niche_classification", "niche_binary_classification")
 
 SPEC = ModelSpec(
@@ -177,7 +180,7 @@ SPEC = ModelSpec(
     encoding=ENCODING,
     architecture=LCMConfig(
         d_model=Shape(TABLE, 1),
-        gene=TableEncoder(n_tokens=Shape(TABLE), n_spare=5),
+        gene=TableEncoder(n_tokens=Shape(TABLE), n_spare=N_SPARE),
         position=SinusoidalPositions(n_positions=LONGEST),
         backbone=BackboneConfig(
             n_blocks=Count(BLOCK + "linear1.weight"),
@@ -224,7 +227,18 @@ SPEC = ModelSpec(
     },
     weights=("*.ckpt", "model.safetensors"),
     config=InWeights(key="hyper_parameters", tensors="state_dict", beside="config.json"),
-    requires={"batch_first": True, "autoregressive": False, "function_layers": "mean", "pool": "mean"},
+    requires={
+        "batch_first": True,
+        "autoregressive": False,
+        "function_layers": frozenset({"mean", "sum"}),
+        "pool": "mean",
+        # What the tensors say as well.
+        "dim_model": Shape(TABLE, 1),
+        "dim_feedforward": Shape("encoder.layers.0.linear1.weight"),
+        "nlayers": Count(BLOCK + "linear1.weight"),
+        "n_tokens": Sum((Shape(TABLE), -N_SPARE)),
+        "learnable_pe": Present("positional_embedding.weight"),
+    },
     variants=(
         Variant(
             when=(HasTensor("positional_embedding.weight"),),
@@ -267,6 +281,18 @@ SPEC = ModelSpec(
         Variant(
             when=(HasTensor("linear_head.weight"), ConfigIs("without_context", (False,))),
             recipes={"fine_tuned": TUNED_WITH_CONTEXT, "predicted": replace(TUNED_WITH_CONTEXT, head="cell")},
+        ),
+        Variant(
+            when=(HasTensor("linear_head.weight"), ConfigIs("function_layers", ("sum",))),
+            recipes={"fine_tuned": TUNED_SUM, "predicted": replace(TUNED_SUM, head="cell")},
+        ),
+        Variant(
+            when=(
+                HasTensor("linear_head.weight"),
+                ConfigIs("function_layers", ("sum",)),
+                ConfigIs("without_context", (False,)),
+            ),
+            recipes={"fine_tuned": TUNED_SUM_WITH_CONTEXT, "predicted": replace(TUNED_SUM_WITH_CONTEXT, head="cell")},
         ),
         Variant(
             when=(HasTensor("linear_head.weight"), ConfigIs("supervised_task", CLASSIFICATION)),

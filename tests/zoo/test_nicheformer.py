@@ -143,9 +143,25 @@ def test_fine_tuned_model_reads_the_mean_of_its_blocks(stored, release, adata, m
     fine_tuned(stored, release, without_context=False)
     with_context = sclcm.tl.embed(adata, loaded(release), recipe="fine_tuned", copy=True).obsm["X_nicheformer"]
     assert np.abs(with_context - vectors_).max() > 1e-3
-    for setting in ({"function_layers": "concat"}, {"pool": "cls"}):
+    fine_tuned(stored, release, function_layers="sum")
+    for recipe, wanted in (("fine_tuned", 2 * vectors_), ("predicted", 2 * vectors_ @ weight.numpy().T)):
+        found = sclcm.tl.embed(adata, loaded(release), recipe=recipe, copy=True).obsm["X_nicheformer"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    fine_tuned(stored, release, function_layers="sum", without_context=False)
+    summed = sclcm.tl.embed(adata, loaded(release), recipe="fine_tuned", copy=True).obsm["X_nicheformer"]
+    np.testing.assert_allclose(summed, 2 * with_context, rtol=1e-4, atol=1e-5)
+    refused = (
+        ({"function_layers": "concat"}, "only models with 'mean' or 'sum' are known"),
+        ({"pool": "cls"}, "only models with 'mean' are known"),
+        ({"nlayers": 1}, "says 'nlayers' is 1, but by its tensors it is 2; they belong to different models"),
+        ({"dim_model": 16}, "says 'dim_model' is 16, but by its tensors it is 32"),
+        ({"dim_feedforward": 32}, "says 'dim_feedforward' is 32, but by its tensors it is 64"),
+        ({"n_tokens": 331}, "says 'n_tokens' is 331, but by its tensors it is 330"),
+        ({"learnable_pe": False}, "says 'learnable_pe' is False, but by its tensors it is True"),
+    )
+    for setting, message in refused:
         fine_tuned(stored, release, **setting)
-        with pytest.raises(ValueError, match="only models with 'mean' are known"):
+        with pytest.raises(ValueError, match=message):
             loaded(release)
     fine_tuned(stored, release, extract_layers=[2])
     with pytest.raises(ValueError, match=r"names the blocks \(2,\); expected numbers from 0 to 1"):

@@ -14,7 +14,7 @@ from sclcm.models import describe, list_models
 from sclcm.nn.readouts import FirstToken, LayeredHead, LinearHead
 from sclcm.nn.set_configs import ActivatedHead, BagOfGenes, MixtureReadout, TokenItself
 from sclcm.nn.table_configs import NoBackbone
-from sclcm.zoo._recipes import BlockMean
+from sclcm.zoo._recipes import BlockMean, BlockSum
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import (
     HasTensor,
@@ -120,7 +120,7 @@ def test_recipes_count_layers_from_the_end_and_name_heads_that_exist(spec):
     }
     for recipe in all_recipes(spec):
         assert isinstance(recipe, Recipe)
-        assert isinstance(recipe.layer, BlockMean) or recipe.layer < 0
+        assert isinstance(recipe.layer, BlockMean | BlockSum) or recipe.layer < 0
         assert recipe.head is None or isinstance(
             heads[recipe.head], LinearHead | LayeredHead | MixtureReadout | ActivatedHead
         )

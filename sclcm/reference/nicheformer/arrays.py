@@ -38,7 +38,8 @@ DRAW = Corrupted(
     tokens=PaddedTokens(told=TOLD), ids="mlm_input_ids", mask="mlm_mask", first_random=10, kept="dissociated"
 )
 BLOCKS = Said(pattern=r"extract_layers=\[([\d, ]+)\]", otherwise=("0", "1"), of="ft_logits")
-fine_tuned = partial(FineTuned, weights="ft_w_", blocks=BLOCKS, told=TOLD)
+TOGETHER = Said(pattern=r"extract_layers=\[[\d, ]+\], *(\w+)", otherwise="mean", of="ft_logits")
+fine_tuned = partial(FineTuned, weights="ft_w_", blocks=BLOCKS, together=TOGETHER, told=TOLD)
 
 ARRAYS = {
     "vocab_genes": Features(),
