@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sclcm.encoding.batches import TokenBatch
     from sclcm.encoding.chunks import CellChunk
     from sclcm.models._measure import Measurement
+    from sclcm.models._pretrained import Pretrained
     from sclcm.nn.backbone import Block
     from sclcm.nn.lcm import LCM
     from sclcm.nn.tokens import TokenTensors
@@ -252,15 +253,20 @@ def attention_share(m: Measurement, probe: probes.AttentionShare, name: str) -> 
     return cast("Tensor", m.as_many(received_bl / received_bl.sum(1, keepdim=True), name))
 
 
+def _tuned(m: Measurement, pattern: str) -> Pretrained:
+    """Return the fine-tuned checkpoint beside the pre-trained one."""
+    return m.model(find_one(m.folder, (pattern,)).name)
+
+
 def class_scores(m: Measurement, probe: probes.ClassScores, name: str) -> np.ndarray:
     """Scores of the kept cells."""
-    logits = class_logits(m.input, m.model(probe.file), batch_size=None)[kept_rows(m, probe.kept)]
+    logits = class_logits(m.input, _tuned(m, probe.file), batch_size=None)[kept_rows(m, probe.kept)]
     return softmax(logits) if probe.probability else logits
 
 
 def class_name(m: Measurement, probe: probes.ClassNames, name: str) -> np.ndarray:
     """Labels of the kept cells."""
-    tuned = m.model(probe.file)
+    tuned = _tuned(m, probe.file)
     names, bound = class_names(tuned)
     label, score = label_by_head(m.input, tuned, names, batch_size=None)
     label[score < (bound if probe.bound is None else float(m.draws[probe.bound]))] = probe.unnamed

@@ -266,7 +266,7 @@ class ClassScores:
     kept
         Array of `expected.npz` that names the cells.
     file
-        The weights, beside the pre-trained ones.
+        Pattern of the file with the weights, beside the pre-trained ones.
     probability
         Whether scores are probabilities, or logits.
     """
@@ -285,7 +285,7 @@ class ClassNames:
     kept
         Array of `expected.npz` that names the cells.
     file
-        The weights, beside the pre-trained ones.
+        Pattern of the file with the weights, beside the pre-trained ones.
     bound
         Array of `expected.npz` with the probability below which a cell has no label; `None` for no bound.
     unnamed

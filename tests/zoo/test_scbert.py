@@ -18,8 +18,10 @@ import sclcm.reference
 from sclcm.encoding.batches import pad_sentences
 from sclcm.engine.infer import to_tensors
 from sclcm.models import describe, load
+from sclcm.models._measure import Measurement
 from sclcm.models._measure_dense import n_targets
 from sclcm.models._pass import open_input
+from sclcm.reference.scbert.arrays import ARRAYS
 from sclcm.zoo._registry import get_spec
 
 ROOT = Path(sclcm.reference.__file__).parent / "scbert"
@@ -300,3 +302,12 @@ def test_share_of_targets_is_rounded_up_in_single_precision():
     numbers = np.array([0, 1, 7, 20, 100, 101, 180])
     upstream = (torch.from_numpy(numbers) * 0.15).ceil()
     assert n_targets(0.15, numbers).tolist() == upstream.int().tolist() == [0, 1, 2, 3, 16, 16, 28]
+
+
+def test_fine_tuned_weights_are_found_by_any_name_that_upstream_gives(release):
+    (release / TUNED).rename(release / "zheng68k_best.pth")
+    facts = {name: np.load(ROOT / "expected.npz")[name] for name in ("kept_cells", "finetuned_prob")}
+    adata = ad.read_h5ad(ROOT / "input.h5ad")
+    measured = Measurement(adata, release, family="scbert", draws=facts, dtype="float32", device="cpu")
+    found = measured.take(ARRAYS["finetuned_prob"], "finetuned_prob")
+    np.testing.assert_allclose(found, facts["finetuned_prob"], rtol=1e-5, atol=1e-5)

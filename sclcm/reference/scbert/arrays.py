@@ -30,7 +30,7 @@ from sclcm.reference._dense_probes import (
     ValueTokens,
 )
 
-KEPT, TUNED = "kept_cells", "finetune_best.pth"
+KEPT, TUNED = "kept_cells", "*_best.pth"  # named by upstream's user
 ONE = Cells(kept=KEPT, rows=NumberedRow())
 ALL = Cells(kept=KEPT, every="tokens")
 SOME = Cells(kept=KEPT, every="tokens", rows=FirstRows(of="encodings_single", then_last=True))
