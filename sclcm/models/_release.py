@@ -155,7 +155,7 @@ def check_requirements(spec: ModelSpec, facts: ReleaseFacts) -> None:
         if found is _MISSING:
             continue
         wanted = resolve_sizes(value, facts)
-        allowed = sorted(wanted) if isinstance(wanted, frozenset) else [wanted]
+        allowed = sorted(wanted, key=str) if isinstance(wanted, frozenset) else [wanted]
         if found not in allowed:
             listed = " or ".join(map(repr, allowed))
             msg = f"The configuration says {key!r} is {found!r}, but "

@@ -231,7 +231,7 @@ SPEC = ModelSpec(
         "batch_first": True,
         "autoregressive": False,
         "function_layers": frozenset({"mean", "sum"}),
-        "pool": "mean",
+        "pool": frozenset({None, "mean"}),  # the pre-trained model's is `None`
         # What the tensors say as well.
         "dim_model": Shape(TABLE, 1),
         "dim_feedforward": Shape("encoder.layers.0.linear1.weight"),

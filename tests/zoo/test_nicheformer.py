@@ -99,6 +99,13 @@ def test_dictionary_of_the_hub_names_the_same_genes(model, stored, release, adat
         loaded(release)
 
 
+def test_settings_of_the_published_checkpoint_are_read(stored, release, adata, model):
+    older = {"autoregressive": False, "pool": None, "supervised_task": False}  # of the code that trained it
+    content = {**stored, "hyper_parameters": {**stored["hyper_parameters"], **older}}
+    torch.save(content, release / "nicheformer.ckpt")
+    np.testing.assert_array_equal(vectors(adata, loaded(release)), vectors(adata, model))
+
+
 def test_fine_tuned_model_has_its_own_head(stored, release, adata):
     state = {f"backbone.{name}": tensor for name, tensor in stored["state_dict"].items()}
     torch.manual_seed(0)
@@ -152,7 +159,7 @@ def test_fine_tuned_model_reads_the_mean_of_its_blocks(stored, release, adata, m
     np.testing.assert_allclose(summed, 2 * with_context, rtol=1e-4, atol=1e-5)
     refused = (
         ({"function_layers": "concat"}, "only models with 'mean' or 'sum' are known"),
-        ({"pool": "cls"}, "only models with 'mean' are known"),
+        ({"pool": "cls"}, "only models with None or 'mean' are known"),
         ({"nlayers": 1}, "says 'nlayers' is 1, but by its tensors it is 2; they belong to different models"),
         ({"dim_model": 16}, "says 'dim_model' is 16, but by its tensors it is 32"),
         ({"dim_feedforward": 32}, "says 'dim_feedforward' is 32, but by its tensors it is 64"),
