@@ -287,6 +287,8 @@ def _read_release(spec: ModelSpec, release: Release, *, name: str, given: Mappin
         _check_table(vocabulary, lcm.embed.gene.num_embeddings - n_spare, weights.parent)
     if isinstance(spec.encoding.max_tokens, Given) and spec.encoding.max_tokens.name not in given:
         encoding = within_places(encoding, architecture)
+        if isinstance(labels, ClassLabels) and labels.encoding is not None:
+            labels = dataclasses.replace(labels, encoding=within_places(labels.encoding, architecture))
     check_places(encoding, architecture)
     species = given.get("species")
     return Pretrained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -149,30 +149,31 @@ def read_state(spec: ModelSpec, weights: Path) -> dict[str, Tensor]:
 
 
 def check_requirements(spec: ModelSpec, facts: ReleaseFacts) -> None:
-    """Refuse a configuration of which another kind of model is built, or that is of another model than the tensors."""
+    """Refuse a configuration of which another kind of model is built, or one that contradicts the weights."""
     for key, value in spec.requires.items():
-        found = _nested(facts.config, key, otherwise=_MISSING)
-        if found is _MISSING:
+        found = _nested(facts.config, key)
+        is_size = is_dataclass(value)
+        if found is _MISSING or (is_size and found is None):  # the authors' code takes a size of its own for `None`
             continue
         wanted = resolve_sizes(value, facts)
         allowed = sorted(wanted, key=str) if isinstance(wanted, frozenset) else [wanted]
         if found not in allowed:
             listed = " or ".join(map(repr, allowed))
-            msg = f"The configuration says {key!r} is {found!r}, but "
-            msg += (
-                f"only models with {listed} are known of {spec.name!r}; its weights would mean something else."
-                if wanted == value
-                else f"by its tensors it is {listed}; they belong to different models. Get both from its authors again."
+            known = (
+                f"the weights say {listed}; they are of different models. Get both from the authors."
+                if is_size
+                else f"only models with {listed} are known of {spec.name!r}; its weights would mean something else."
             )
+            msg = f"The configuration says {key!r} is {found!r}, but {known}"
             raise ValueError(msg)
 
 
-def _nested(config: Mapping[str, Any], key: str, *, otherwise: object) -> object:
-    """Return an entry, dots going into nested parts; something else where it is missing."""
+def _nested(config: Mapping[str, Any], key: str) -> object:
+    """Return an entry, dots going into nested parts."""
     found: Any = config
     for part in key.split("."):
         if not isinstance(found, Mapping) or part not in found:
-            return otherwise
+            return _MISSING
         found = found[part]
     return found
 

@@ -297,8 +297,8 @@ class ModelSpec:
     config
         Pattern of the configuration file, its place in or beside the weights file, or `None`.
     requires
-        Entries of the configuration that must have a certain value where they are there, one of a frozen set,
-        or what is read from tensors.
+        Entries of the configuration that must have a certain value where they are there, one of a frozen set, or the
+        size that the weights have.
     variants
         What some checkpoints have besides.
     prototypes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sclcm._sizes import Config, Count, Present, Shape, WherePresent
+from sclcm._sizes import Config, Count, Given, Present, Shape, WherePresent
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename, Tie
 from sclcm.checkpoints.keyrules import DropCounting, DropFilled
 from sclcm.encoding.normalize import DivideByFactor, Log2
@@ -22,7 +22,15 @@ from sclcm.nn.configs import (
     TableEncoder,
 )
 from sclcm.nn.prior_configs import JoinedInputs, Partners, PriorVectors, SpeciesPrefix
-from sclcm.nn.readouts import FirstToken, MeanPooling, NormedValueHead, PooledClassHead, RestMean, TiedTokenHead
+from sclcm.nn.readouts import (
+    FirstToken,
+    MeanPooling,
+    NormedValueHead,
+    PooledClassHead,
+    RestMean,
+    TiedTokenHead,
+    TokenMean,
+)
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._factors import PartialFactors
 from sclcm.zoo._labels import ClassLabels
@@ -56,7 +64,7 @@ ENCODING = Encoding(
     normalize=(DivideByFactor(factors="median"), Log2()),
     select=ByRank(),
     value=Normalized(),
-    max_tokens=Config("max_position_embeddings"),
+    max_tokens=Given("max_len", default=2048),  # as the authors cut and fill up; a model may know fewer places
     reserved=Present(SPECIES),
 )
 
@@ -195,10 +203,21 @@ SPEC = ModelSpec(
     recipes={
         "embed": Recipe(pooling=MeanPooling()),
         "mean": Recipe(pooling=MeanPooling()),
-        "mean_unmasked": Recipe(pooling=RestMean(), mask_padding=False),
+        "mean_unmasked": Recipe(pooling=TokenMean(), mask_padding=False),
     },
     weights=("pytorch_model.bin", "model.safetensors", "*/pytorch_model.bin", "*/model.safetensors"),
-    requires={"position_embedding_type": "absolute"},
+    requires={
+        "position_embedding_type": "absolute",
+        "vocab_size": Shape(WORDS),
+        "max_position_embeddings": Shape(INPUT + "position_embeddings.weight"),
+        "type_vocab_size": Shape(INPUT + "token_type_embeddings.weight"),
+        "num_hidden_layers": Count(BLOCK + "output.dense.weight"),
+        "use_cls_token": Present(SPECIES),
+        "use_promoter": Present(PROMOTER + WEIGHT),
+        "use_co_exp": Present(CO_EXPRESSION + WEIGHT),
+        "use_gene_family": Present(FAMILY + WEIGHT),
+        "use_peca_grn": Present(REGULATION + WEIGHT),
+    },
     variants=(
         Variant(
             when=(HasTensor(SPECIES),),
@@ -208,6 +227,7 @@ SPEC = ModelSpec(
                 "embed": Recipe(pooling=FirstToken()),
                 "cls": Recipe(pooling=FirstToken()),
                 "cls_unmasked": Recipe(pooling=FirstToken(), mask_padding=False),
+                "mean_unmasked": Recipe(pooling=RestMean(), mask_padding=False),
             },
         ),
         Variant(

@@ -100,6 +100,11 @@ SPEC = ModelSpec(
         "scale_attn_by_inverse_layer_idx": False,
         "tie_word_embeddings": True,
         "add_cross_attention": False,
+        "vocab_size": Shape(TABLE),
+        "n_embd": Shape(TABLE, 1),
+        "n_layer": Count(BLOCK + "attn.c_attn.weight"),
+        "n_positions": Shape("transformer.wpe.weight"),
+        "n_inner": Shape("transformer.h.0.mlp.c_fc.weight", 1),
     },
     checkpoints={
         "62-genes": Checkpoint(

@@ -313,7 +313,7 @@ def narrower(*gone, values=True):
 
 @pytest.mark.parametrize("gone", [(), ("promoter",), ("co_exp", "peca_grn"), ("promoter", "gene_family", "peca_grn")])
 def test_prior_vectors_are_those_that_the_checkpoint_has(release, human, gone):
-    found = load(release(narrower(*gone)), device="cpu")
+    found = load(release(narrower(*gone), settings={f"use_{name}": False for name in gone}), device="cpu")
     assert list(found.lcm.embed.fusion.priors) == [ours for name, ours in PRIORS.items() if name not in gone]
     assert np.isfinite(vectors(human, found)).all()
 
@@ -325,10 +325,12 @@ def test_values_may_be_left_out(release, human):
 
 
 def test_model_without_a_vector_of_the_species_pools_genes(release, human, mouse):
-    found = load(release(without("bert.cls_embedding")), device="cpu")
+    found = load(release(without("bert.cls_embedding"), settings={"use_cls_token": False}), device="cpu")
     assert (found.encoding.reserved, found.lcm.embed.prefix) == (False, None)
     assert set(found.recipes) == {"embed", "mean", "mean_unmasked"}
     assert np.abs(vectors(human, found) - vectors(human, found, recipe="mean")).max() == 0
+    full = human[human.obs_names[EXPECTED["human_length"] == 97]].copy()  # no padding: all is genes, the first as well
+    close(vectors(full, found, recipe="mean_unmasked"), vectors(full, found, recipe="mean"))
     assert np.isfinite(vectors(mouse, found)).all()
 
 
@@ -388,6 +390,27 @@ def test_tensor_that_cannot_be_so_is_refused(release, name):
 def test_other_positions_are_refused(release):
     with pytest.raises(ValueError, match="'position_embedding_type' is 'relative_key'"):
         load(release(settings={"position_embedding_type": "relative_key"}), device="cpu")
+
+
+CONTRADICTED = {
+    **dict.fromkeys(["vocab_size", "max_position_embeddings", "type_vocab_size", "num_hidden_layers"], 7),
+    **dict.fromkeys(["use_cls_token", "use_promoter", "use_co_exp", "use_gene_family", "use_peca_grn"], False),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTED)
+def test_configuration_that_contradicts_the_weights_is_refused(release, name):
+    with pytest.raises(ValueError, match=f"says '{name}' is {CONTRADICTED[name]}, but the weights say"):
+        load(release(settings={name: CONTRADICTED[name]}), device="cpu")
+
+
+def test_longest_sentence_may_be_given_up_to_the_places_of_the_model(model, human):
+    assert model.encoding.max_tokens == 97
+    shorter = load(MODEL, device="cpu", max_len=40)
+    assert shorter.encoding.max_tokens == 40
+    assert np.abs(vectors(human, shorter) - vectors(human, model)).max() > 1e-3
+    with pytest.raises(ValueError, match="Sentences may have 98 tokens, but the model knows 97 places"):
+        load(MODEL, device="cpu", max_len=98)
 
 
 def test_setting_whether_values_are_read_must_be_there(release):

@@ -105,6 +105,12 @@ def test_other_kinds_of_the_architecture_are_refused(release, config):
         loaded(release(config=config))
 
 
+@pytest.mark.parametrize("name", ["vocab_size", "n_embd", "n_layer", "n_positions", "n_inner"])
+def test_configuration_that_contradicts_the_weights_is_refused(release, name):
+    with pytest.raises(ValueError, match=f"says '{name}' is 7, but the weights say .*different models"):
+        loaded(release(config={name: 7}))
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
@@ -130,7 +136,7 @@ def test_words_that_are_no_genes_are_special(release):
         table = torch.cat([state[TABLE], state[TABLE][:2]])
         return {**{n: t for n, t in state.items() if n != "lm_head.weight"}, TABLE: table}
 
-    found = loaded(release(longer, tokenizer=add)).vocabulary
+    found = loaded(release(longer, tokenizer=add, config={"vocab_size": 226})).vocabulary
     assert (found.n_tokens, found.n_features) == (226, 220)
     assert {"unused0", "extra_id_0", "</b>", "</s>", "<unk>", "<pad>"} == set(found.specials)
 
