@@ -39,8 +39,8 @@ NO_LABEL = -100
 
 
 def length_limit(m: Measurement, probe: probes.LengthLimit, name: str) -> np.ndarray:
-    """A number of tokens."""
-    stored = np.asarray(m.draws[name])
+    """A number of tokens; that of the model, where upstream's is not stored."""
+    stored = np.asarray(m.draws.get(name, m.pretrained.encoding.max_tokens))
     require_shape(stored, (), name, kinds="iu")
     position, encoding = m.pretrained.architecture.position, m.pretrained.encoding
     n_positions = NO_LIMIT
@@ -65,7 +65,9 @@ def text_input(m: Measurement, probe: probes.TextInput, name: str) -> np.ndarray
 def _word_ids(m: Measurement, text: str, unknown: str) -> list[int]:
     vocabulary = m.pretrained.vocabulary
     known = {**vocabulary.feature_positions, **vocabulary.specials}
-    return [vocabulary.token(word if word in known else unknown) for word in split_words(text)]
+    encoding = m.pretrained.encoding
+    whole = (m.pretrained.pad, *encoding.prefix, *encoding.suffix, unknown)
+    return [vocabulary.token(word if word in known else unknown) for word in split_words(text, whole=whole)]
 
 
 def text_tokens(m: Measurement, probe: probes.TextTokens, name: str) -> np.ndarray:
@@ -112,14 +114,19 @@ class _Ranked:
 def _check_against_ours(
     m: Measurement, cells: list[tuple[np.ndarray, np.ndarray]], rows: csr_matrix, *, unknown: int
 ) -> None:
-    """What users get is the same but for ties, which follow the vocabulary, and unknown names, which are no tokens."""
+    """What users get is the same but for ties, which follow the vocabulary, and unknown names, which are no tokens.
+
+    Spellings of one name are one gene to users, and their counts a sum; of cells with several, nothing is compared.
+    """
     ours = m.pretrained.encode(m.chunk, limit=NO_LIMIT)
     for cell, (tokens, var) in enumerate(cells):
         sentence = slice(ours.indptr[cell], ours.indptr[cell + 1])
         features, token_ids = ours.features[sentence], ours.token_ids[sentence]
         known, is_gene = tokens != unknown, features >= 0
-        counts = rows[cell].toarray().ravel()[var[known]]
+        if len(np.unique(tokens[known])) < known.sum():
+            continue
         our_counts = np.asarray(m.chunk.counts[cell].toarray()).ravel()[features[is_gene]]
+        counts = rows[cell].toarray().ravel()[var[known]].astype(our_counts.dtype)
         if sorted(tokens[known]) != sorted(token_ids[is_gene]) or not np.array_equal(counts, our_counts):
             msg = f"Our sentence of cell {cell} has other genes, or other ranks, than the names in order of rank."
             raise ValueError(msg)
@@ -147,11 +154,24 @@ def _batch(m: Measurement, sentences: CellSentences, *, width: int | None = None
     return pad_sentences(sentences, np.arange(sentences.n_cells), pad=pad, width=width)
 
 
+def _training(m: Measurement, lines: probes.Lines) -> TokenBatch:
+    """Return the lines of training, all of the length that they may have."""
+    sentences = _sentences(m, lines)
+    rows = np.arange(sentences.n_cells)
+    if not any(len(np.atleast_1d(m.draws[name])) == len(rows) for name in lines.training if name in m.draws):
+        rows = np.flatnonzero(_n_genes(sentences))
+    limit = int(length_limit(m, probes.LengthLimit(), lines.limit))
+    return pad_sentences(sentences, rows, pad=m.pretrained.vocabulary.specials[m.pretrained.pad], width=limit)
+
+
+def _n_genes(sentences: CellSentences) -> np.ndarray:
+    return np.add.reduceat(sentences.features >= 0, sentences.indptr[:-1])
+
+
 def line_tokens(m: Measurement, probe: probes.LineTokens, name: str) -> np.ndarray:
     """Sentences in a rectangle."""
-    limit = int(length_limit(m, probes.LengthLimit(), probe.lines.limit))
     sentences = _sentences(m, probe.lines, is_cut=probe.is_cut)
-    batch = _batch(m, sentences, width=limit if probe.width == "limit" else None)
+    batch = _training(m, probe.lines) if probe.width == "limit" else _batch(m, sentences)
     match probe.part:
         case "mask":
             return batch.mask.astype(np.int64)
@@ -183,8 +203,7 @@ def line_embedding(m: Measurement, probe: probes.LineEmbedding, name: str) -> np
     batches = iter_batches(sentences, pad=pretrained.vocabulary.specials[pretrained.pad], max_tokens=2_048)
     lcm = pretrained.lcm if probe.has_segment else _without_segment(pretrained.lcm)
     list(run(lcm, batches, [vectors], device=m.device_of, n_blocks=pretrained.depth(recipe)))
-    n_genes = np.add.reduceat(sentences.features >= 0, sentences.indptr[:-1])
-    out[n_genes == 0] = np.nan
+    out[_n_genes(sentences) == 0] = np.nan
     return out
 
 
@@ -192,14 +211,13 @@ def _without_segment(lcm: LCM) -> LCM:
     return build_lcm(dataclasses.replace(lcm.config, segment=None), lcm.state_dict())
 
 
-def _logits(m: Measurement, lines: probes.Lines, head: str) -> tuple[torch.Tensor, TokenBatch]:
-    batch = _batch(m, _sentences(m, lines))
-    return m.pretrained.lcm.heads[head](m.pretrained.lcm(to_tensors(batch, m.device_of))).float(), batch
+def _logits(m: Measurement, batch: TokenBatch, head: str) -> torch.Tensor:
+    return m.pretrained.lcm.heads[head](m.pretrained.lcm(to_tensors(batch, m.device_of))).float()
 
 
 def line_logits(m: Measurement, probe: probes.LineLogits, name: str) -> np.ndarray:
     """Scores of the first tokens of the first cells; at least one, as none would prove nothing."""
-    logits, _ = _logits(m, probe.lines, probe.head)
+    logits = _logits(m, _batch(m, _sentences(m, probe.lines)), probe.head)
     stored = np.asarray(m.draws[name])
     n_places = max(stored.shape[1] if stored.ndim > 1 else 0, 1)
     return m.as_many(logits[:, :n_places].cpu().numpy(), name)
@@ -207,7 +225,8 @@ def line_logits(m: Measurement, probe: probes.LineLogits, name: str) -> np.ndarr
 
 def next_token_loss(m: Measurement, probe: probes.NextTokenLoss, name: str) -> np.ndarray:
     """Cross-entropy of the next token at all tokens but the last."""
-    logits, batch = _logits(m, probe.lines, probe.head)
+    batch = _training(m, probe.lines)
+    logits = _logits(m, batch, probe.head)
     labels = torch.as_tensor(np.where(batch.mask, batch.token_ids, NO_LABEL), device=logits.device).long()[:, 1:]
     loss_bl = cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=NO_LABEL)
     n_labels_b = (labels != NO_LABEL).sum(1)

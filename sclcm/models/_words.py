@@ -10,7 +10,7 @@ from sclcm.checkpoints.plain import FormatError
 from sclcm.genes.vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sclcm.models._gene_lists import Files
     from sclcm.zoo._vocabularies import WordVocabulary
@@ -55,6 +55,16 @@ def _entry(content: Mapping[str, Any], place: str) -> Any:
     return found
 
 
-def split_words(text: str) -> list[str]:
-    """Cut text into words: runs of letters, digits and underscores, and runs of other characters between blanks."""
-    return _WORDS.findall(text)
+def split_words(text: str, *, whole: Iterable[str] = ()) -> list[str]:
+    """Cut text into words: runs of letters, digits and underscores, and runs of other characters between blanks.
+
+    Parameters
+    ----------
+    text
+        The text.
+    whole
+        Special tokens, which are found first, wherever they stand, and are words of their own.
+    """
+    longest_first = sorted(whole, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if longest_first else [text]
+    return [word for place, part in enumerate(parts) for word in ([part] if place % 2 else _WORDS.findall(part))]

@@ -16,13 +16,17 @@ class Lines:
     Parameters
     ----------
     limit
-        Array with the length of the longest sentence.
+        Array with the length of the longest sentence; without it, that is the model's.
     unknown
         Token of a name that the vocabulary lacks.
+    training
+        Arrays with a row for each line of training. Upstream reads no empty lines there, so that cells without genes
+        have none; unless one of these arrays has a row for every cell.
     """
 
     limit: str
     unknown: str
+    training: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class LineTokens:
     part
         Tokens, ones at tokens, zeros everywhere, or what each token is in training: itself, -100 at padding.
     width
-        As wide as the longest sentence, or as the longest that may be.
+        As wide as the longest sentence, or, in training, as the longest that may be.
     is_cut
         Whether sentences are cut at the limit; those that are not have -1 at padding.
     """
@@ -105,7 +109,7 @@ class LineLogits:
 
 @dataclass(frozen=True, kw_only=True)
 class NextTokenLoss:
-    """Mean cross-entropy of each next token, over all tokens or over those of each cell.
+    """Mean cross-entropy of each next token of the lines of training, over all tokens or over those of each line.
 
     Parameters
     ----------

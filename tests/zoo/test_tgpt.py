@@ -145,6 +145,11 @@ def test_text_is_cut_into_words():
     assert split_words("HLA_A  HLA-B,C7;;x.y") == ["HLA_A", "HLA", "-", "B", ",", "C7", ";;", "x", ".", "y"]
 
 
+def test_special_tokens_in_text_are_words_of_their_own():
+    found = split_words("</s>x <pad></b>..-<unk", whole=("<pad>", "</b>", "</s>", "<unk>"))
+    assert found == ["</s>", "x", "<pad>", "</b>", "..-<", "unk"]
+
+
 def test_longest_sentence_may_be_given(model):
     assert model.encoding.max_tokens == 64
     assert loaded(CHECKPOINT, max_length=128).encoding.max_tokens == 128

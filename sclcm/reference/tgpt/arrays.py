@@ -23,7 +23,7 @@ from sclcm.reference._probes import Said
 
 UNKNOWN = "<unk>"
 GIVEN = Said(pattern=r"first (\d+) tokens", otherwise=6, of="greedy_generation")
-LINES = Lines(limit="max_len", unknown=UNKNOWN)
+LINES = Lines(limit="max_len", unknown=UNKNOWN, training=("train_input_ids", "train_labels", "clm_loss_per_cell"))
 
 ARRAYS = {
     "max_len": LengthLimit(),
