@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 def deleted(m: Measurement, deletion: probes.Deletion) -> dict[int, int]:
     """Return the token that each cell loses, by the number of the cell, once it is checked."""
-    ends = [re.fullmatch(re.escape(deletion.cells) + r"(\d+)", name) for name in m.draws]
-    cells = sorted(int(end[1]) for end in ends if end is not None)
+    beginning = "|".join(map(re.escape, deletion.cells))
+    ends = [re.fullmatch(rf"(?:{beginning})(\d+)", name) for name in m.draws]
+    cells = list(dict.fromkeys(int(end[1]) for end in ends if end is not None))
     tokens = np.asarray(m.draws[deletion.tokens])
     require_shape(tokens, (len(cells),), deletion.tokens, kinds="iu")
     known = m.sentences

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sclcm.checkpoints.files import find_one
-from sclcm.checkpoints.readers import read_tensors
+from sclcm.checkpoints.readers import read_pickle, read_tensors
 from sclcm.engine.infer import run, to_tensors
 from sclcm.engine.places import PlaceMeans
 from sclcm.models._classification import class_logits
@@ -142,8 +142,12 @@ def masked(m: Measurement, probe: probes.Masked, name: str) -> np.ndarray:
     return check_masking(m, probe.masking)[probe.part]
 
 
-def masking_loss(m: Measurement, probe: probes.MaskingLoss, name: str) -> float:
+def masking_loss(m: Measurement, probe: probes.MaskingLoss, name: str) -> float | np.ndarray:
     """Cross-entropy of hidden tokens and squared error of their values."""
+    if not fusion(m).has_value:
+        if not probe.token:
+            return np.zeros(1 if np.ndim(m.draws[name]) else ())  # upstream has it in a list
+        probe = dataclasses.replace(probe, token=1, value=0)
     drawn, tokens, start = check_masking(m, probe.masking), m.once(filled), n_reserved(m)
     ids_bl, value_bl = tokens.token_ids_bl.clone(), require_values(tokens.value_bl).clone()
     chosen_bl = torch.as_tensor(drawn["labels"] != probe.masking.ignored, device=m.device_of)
@@ -208,12 +212,29 @@ def label_input(m: Measurement, probe: probes.LabelInput, name: str) -> np.ndarr
 
 
 def prior_rows(m: Measurement, probe: probes.PriorRows, name: str) -> Tensor:
-    """First rows of a table of prior vectors."""
+    """First rows of a table of prior vectors, which the authors' files must have as well where they are there."""
     priors = fusion(m).priors
     if probe.prior not in priors:
-        msg = f"The checkpoint has no prior vectors {probe.prior!r}; it has {sorted(priors)}."
-        raise ValueError(msg)
-    return m.as_many(cast("PriorVectors", priors[probe.prior]).table.weight, name)
+        return m.as_many(prior_table(m, probe), name)
+    rows = m.as_many(cast("PriorVectors", priors[probe.prior]).table.weight, name)
+    if all(any(m.folder.glob(file)) for file in (probe.names, *probe.files)):
+        differs = (rows.cpu() != m.as_many(prior_table(m, probe), name)).any(1)
+        if differs.any():
+            token = int(differs.nonzero()[0])
+            msg = f"The prior vector {probe.prior!r} of the token {token} is another in the authors' files."
+            raise ValueError(msg)
+    return rows
+
+
+def prior_table(m: Measurement, probe: probes.PriorRows) -> Tensor:
+    """Return the prior vectors of all tokens from the authors' files; zeros for special tokens."""
+    vocabulary = m.pretrained.vocabulary
+    names, *tables = (read_pickle(find_one(m.folder, (file,))) for file in (probe.names, *probe.files))
+    of_gene = zip(vocabulary.features.tolist(), vocabulary.species_of_features.tolist(), strict=True)
+    vectors = np.stack([tables[species][names[gene]] for gene, species in of_gene])
+    out = np.zeros((vocabulary.n_tokens, vectors.shape[1]), dtype=np.float32)
+    out[vocabulary.token_ids] = vectors
+    return torch.as_tensor(out)
 
 
 def partner_tokens(m: Measurement, probe: probes.PartnerTokens, name: str) -> np.ndarray:

@@ -14,13 +14,14 @@ class Deletion:
     tokens
         Array with the token that each of these cells loses: an input.
     cells
-        What the names of arrays start with that end in the number of such a cell: they say which cells these are.
+        What the names of arrays start with that end in the number of such a cell: they say which cells these are, in
+        the order in which they lose their tokens.
     species
         Number of the species that all cells are said to be of, whatever they are.
     """
 
     tokens: str
-    cells: str
+    cells: tuple[str, ...]
     species: int
 
 

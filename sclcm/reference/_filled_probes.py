@@ -113,6 +113,8 @@ class Masked:
 class MaskingLoss:
     """Cross-entropy of hidden tokens and mean squared error of their values, each times its weight.
 
+    A model that reads no values learns none: then the sum of both is the cross-entropy, and the error of values zero.
+
     Parameters
     ----------
     masking
@@ -210,9 +212,16 @@ class PriorRows:
     ----------
     prior
         What the vectors are made of.
+    files
+        Patterns of the authors' files that hold a vector for the name of each gene, one for each species. A checkpoint
+        has copies, which must be the same, unless its model was made without these vectors.
+    names
+        Pattern of the file with the name of each gene id.
     """
 
     prior: str
+    files: tuple[str, ...]
+    names: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,15 @@ def test_token_belongs_to_the_cell_that_its_arrays_name(human):
         take(measurement(human, other, delete_index_cell3=None, delete_index_cell11=None), "delete_token")
 
 
+def test_tokens_are_in_the_order_of_the_arrays_not_of_the_cells(human):
+    other = {name: array for name, array in EXPECTED.items() if not name.startswith("delete_")}
+    other["delete_token"] = EXPECTED["human_input_ids"][[8, 3], [0, 2]]
+    for kind in ("index", "cos"):
+        measured = measurement(human, other, **{f"delete_{kind}_cell8": None, f"delete_{kind}_cell3": None})
+        assert take(measured, "delete_index_cell3").tolist() == [2]
+        assert take(measured, "delete_index_cell8").tolist() == [0]
+
+
 @pytest.mark.parametrize("n_genes", [1, 2, 12])
 def test_padding_of_a_short_cell_is_seen_and_compared(human, n_genes):
     """As the card says it, on sentences written out by hand: the list without the token, no mask, species 0."""

@@ -36,7 +36,8 @@ HEAD = TunedHead(
         ("cls_classifier_bias", "classifier.bias"),
     ),
 )
-DELETION = Deletion(tokens="delete_token", cells="delete_index_cell", species=0)  # upstream says so of any cell
+DELETED = ("delete_index_cell", "delete_cos_cell")
+DELETION = Deletion(tokens="delete_token", cells=DELETED, species=0)  # upstream says so of any cell
 LOGITS = TunedLogits(head=HEAD)
 
 
@@ -67,18 +68,30 @@ def _of_species(name: str) -> dict[str, Probe]:
         "mlm_values": Masked(masking=masking, part="values"),
         "mlm_labels": Masked(masking=masking, part="labels"),
         "mlm_labels_values": Filled(part="values"),
-        "mlm_loss": MaskingLoss(masking=masking, token=0.2, value=0.8),
+        "mlm_loss": MaskingLoss(masking=masking, token=0.2, value=0.8),  # the tokens' alone if no values are read
         "mlm_id_loss": MaskingLoss(masking=masking, token=1, value=0),
         "mlm_value_loss": MaskingLoss(masking=masking, token=0, value=1),
     }
     return {f"{name}_{array}": probe for array, probe in probes.items()}
 
 
+def _prior(name: str, *files: str) -> Probe:
+    """Return the probe of one kind of prior vectors, with the files of human and mouse."""
+    names = "*/gene_list/Gene_id_name_dict_human_mouse.pickle"
+    return PriorRows(prior=name, files=tuple(f"*/{file}.pickle" for file in files), names=names)
+
+
 ARRAYS = {
-    "knowledge_promoter_head": PriorRows(prior="promoter"),
-    "knowledge_co_exp_head": PriorRows(prior="co_expression"),
-    "knowledge_gene_family_head": PriorRows(prior="family"),
-    "knowledge_peca_grn_head": PriorRows(prior="regulation"),
+    "knowledge_promoter_head": _prior("promoter", "promoter_emb/human_emb_768", "promoter_emb/mouse_emb_768"),
+    "knowledge_co_exp_head": _prior(
+        "co_expression",
+        "gene_co_express_emb/Human_dim_768_gene_28291_random",
+        "gene_co_express_emb/Mouse_dim_768_gene_27444_random",
+    ),
+    "knowledge_gene_family_head": _prior(
+        "family", "gene_family/Human_dim_768_gene_28291_random", "gene_family/Mouse_dim_768_gene_27934_random"
+    ),
+    "knowledge_peca_grn_head": _prior("regulation", "PECA2vec/human_PECA_vec", "PECA2vec/mouse_PECA_vec"),
     "homologous_keys": PartnerTokens(keys="homologous_keys", part="tokens"),
     "homologous_values": PartnerTokens(keys="homologous_keys", part="partners"),
     **_of_species("human"),
