@@ -248,9 +248,9 @@ def line_continued(m: Measurement, probe: probes.LineContinued, name: str) -> np
     stored = np.asarray(m.draws[name])
     require_shape(stored, (None, None), name, kinds="iu")
     n_given = int(m.said(probe.n_given, name))
-    n_cells, n_more = max(len(stored), 1), max(stored.shape[1] - n_given, 1)
     # Of a shorter sentence, padding is given as well, as upstream's rectangle has it there.
-    given = _batch(m, _sentences(m, probe.lines)).token_ids[:n_cells, :n_given]
+    given = _batch(m, _sentences(m, probe.lines)).token_ids[: max(len(stored), 1), :n_given]
+    n_more = max(stored.shape[1] - given.shape[1], 1)
     prompts = CellSentences(
         token_ids=given.ravel().astype(np.int32),
         features=np.full(given.size, SPECIAL, dtype=np.int32),

@@ -75,6 +75,15 @@ def test_any_unit_in_any_precision_gives_the_same_lines():
     assert np.array_equal(take("input_ids"), stored("tgpt")["input_ids"])
 
 
+def test_lines_shorter_than_what_is_continued_are_given_whole():
+    adata = ad.read_h5ad(_packaged("tgpt") / "input.h5ad")[-1:].copy()  # a cell of three genes
+    draws = {"max_len": np.array(40), "greedy_generation": np.zeros((1, 5 + 10), dtype=int)}
+    _, take = taker("tgpt", adata, _packaged("tgpt") / "checkpoint", draws)
+    found = take("greedy_generation")  # six tokens would be given
+    assert found.shape == (1, 15)
+    assert np.array_equal(found[:, :5], take("input_ids"))
+
+
 def test_two_spellings_of_one_gene_are_two_words_of_a_line():
     adata = ad.read_h5ad(_packaged("tgpt") / "input.h5ad")
     name = adata.var_names[adata.var_names.str.match("HLA-DRA")][0]
