@@ -160,11 +160,11 @@ def test_fine_tuned_model_reads_the_mean_of_its_blocks(stored, release, adata, m
     refused = (
         ({"function_layers": "concat"}, "only models with 'mean' or 'sum' are known"),
         ({"pool": "cls"}, "only models with None or 'mean' are known"),
-        ({"nlayers": 1}, "says 'nlayers' is 1, but by its tensors it is 2; they belong to different models"),
-        ({"dim_model": 16}, "says 'dim_model' is 16, but by its tensors it is 32"),
-        ({"dim_feedforward": 32}, "says 'dim_feedforward' is 32, but by its tensors it is 64"),
-        ({"n_tokens": 331}, "says 'n_tokens' is 331, but by its tensors it is 330"),
-        ({"learnable_pe": False}, "says 'learnable_pe' is False, but by its tensors it is True"),
+        ({"nlayers": 1}, "says 'nlayers' is 1, but the weights say 2; they are of different models"),
+        ({"dim_model": 16}, "says 'dim_model' is 16, but the weights say 32"),
+        ({"dim_feedforward": 32}, "says 'dim_feedforward' is 32, but the weights say 64"),
+        ({"n_tokens": 331}, "says 'n_tokens' is 331, but the weights say 330"),
+        ({"learnable_pe": False}, "says 'learnable_pe' is False, but the weights say True"),
     )
     for setting, message in refused:
         fine_tuned(stored, release, **setting)
