@@ -211,7 +211,7 @@ class Input:
     def _count(self, account: Account) -> None:
         self.counts_total += account.total
         self.counts_kept += account.kept
-        self.empty_cells += account.empty_cells
+        self.empty_cells = [*self.empty_cells, *account.empty_cells]  # an input made of this one keeps its own account
 
     def facts(self) -> dict[str, object]:
         """Return what `uns` should remember of the input, after the pass."""
