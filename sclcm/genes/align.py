@@ -236,7 +236,7 @@ def _match(names: tuple[str, ...], vocabulary: GeneVocabulary, species: str | No
     """Find the feature of each name; return also the species, as given or told from all names."""
     if vocabulary.names is not None:
         match, told = _by_authors_map(names, vocabulary, vocabulary.names), species or guess_species(names)
-    elif vocabulary.synonyms is not None and guess_id_type(names) == vocabulary.ids:
+    elif vocabulary.synonyms is not None and guess_id_type(names) in vocabulary.kinds_of_names:
         match, told = _by_synonyms(names, vocabulary, vocabulary.synonyms), species or guess_species(names)
     else:
         match, told = _by_resolver(names, vocabulary, species)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sclcm.genes.names import IdType, Readings, read_names
 from sclcm.genes.species import species_of_id
-from sclcm.genes.table import Species
+from sclcm.genes.table import Species, as_ensembl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ class GeneVocabulary:
         What a feature is: `"gene"`, `"protein"`, `"peak"`.
     synonyms
         The authors' other names of features, exactly as written, each with the features it may stand for: with one it
-        is that, with several ambiguous. Where there are some they decide alone, for data that name genes by symbols.
+        is that, with several ambiguous. Where there are some they decide alone, for data that name genes as they do.
     merge
         What becomes of several var of one feature: `"sum"` adds their counts; `"mean_round"` takes the mean of the
         names, rounded half to even, and of var with equal names only the last; `"keep"` merges nothing: each is a token
@@ -242,6 +242,12 @@ class GeneVocabulary:
     def folded_positions(self) -> Mapping[str, int]:
         """Position of each feature by its name in upper case; empty where letter case matters."""
         return {name.upper(): i for i, name in enumerate(self.features.tolist())} if self.ignore_case else {}
+
+    @cached_property
+    def kinds_of_names(self) -> frozenset[IdType]:
+        """Kinds of what the features are called: their own, and Ensembl ids where some of the synonyms are such."""
+        has_ids = any(as_ensembl(name) is not None for name in self.synonyms or ())
+        return frozenset({self.ids, "ensembl"} if has_ids else {self.ids})
 
     def of_species(self, species: str) -> GeneVocabulary:
         """Return the vocabulary of one species, without siblings; `ValueError` lists those that there are."""

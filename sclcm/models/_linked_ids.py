@@ -11,7 +11,7 @@ from sclcm._sizes import as_int
 from sclcm.genes.vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sclcm.models._gene_lists import Files
     from sclcm.zoo._modules import LinkedIds
@@ -27,13 +27,21 @@ def read_linked_ids(source: LinkedIds, release: Files) -> GeneVocabulary:
     tokens = {name: _kept(token_of.get(number), source, n_tokens) for name, number in number_of.items()}
     vocabulary = _named(source, tokens, species=source.species[0])
     siblings = {}
-    for species, files in source.homologues.items():
-        file = release.file(files, optional=True)
-        names = {} if file is None else _texts(release.mapping(file), f"{species} genes")
+    for species, dictionaries in source.homologues.items():
+        names = _homologues(dictionaries, release, species)
         found = {name: tokens.get(other) for name, other in names.items()}
         if any(token is not None for token in found.values()):
             siblings[species] = _named(source, found, species=species)
     return dataclasses.replace(vocabulary, siblings=siblings)
+
+
+def _homologues(dictionaries: Sequence[Sequence[str]], release: Files, species: str) -> dict[str, str]:
+    """Return all names of a species with those of their homologues; none without the dictionary of its symbols."""
+    files = [release.file(patterns, optional=True) for patterns in dictionaries]
+    if not files or files[0] is None:
+        return {}
+    read = [_texts(release.mapping(file), f"{species} genes") for file in files if file is not None]
+    return {name: other for names in read for name, other in names.items()}
 
 
 def _kept(token: int | None, source: LinkedIds, n_tokens: int) -> int | None:

@@ -70,8 +70,9 @@ class LinkedIds:
     species
         Species of the genes; first that of the dictionaries above.
     homologues
-        For each of the others, patterns of a dictionary name -> name of the homologue among those. It may be missing,
-        and the model does not know the species then.
+        For each of the others, dictionaries name -> name of the homologue among those, each by its patterns: first the
+        one of symbols, then those of other names. They may be missing; without the first, the model does not know the
+        species.
     chosen
         The argument of `load` that names the species of the data, which is told from its genes otherwise.
     """
@@ -85,7 +86,7 @@ class LinkedIds:
     mask: str | None = None
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
-    homologues: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    homologues: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     chosen: Text = field(default_factory=lambda: Given("species", default=""))
     merge: Merge = "keep"
 

@@ -61,8 +61,8 @@ SPEC = ModelSpec(
         species=("human", "mouse"),
         homologues={
             "mouse": (
-                "mouse_gene_symbol_to_human_gene_symbol.pkl",
-                "ID_dic/mouse_gene_symbol_to_human_gene_symbol.pkl",
+                ("mouse_gene_symbol_to_human_gene_symbol.pkl", "ID_dic/mouse_gene_symbol_to_human_gene_symbol.pkl"),
+                ("mouse_gene_ID_to_human_gene_symbol.pkl", "ID_dic/mouse_gene_ID_to_human_gene_symbol.pkl"),
             )
         },
     ),

@@ -61,7 +61,7 @@ def test_damaged_dictionaries_are_refused(changes, message):
         read_linked_ids(SOURCE, Files(**changes))
 
 
-MICE = dataclasses.replace(SOURCE, species=("human", "mouse"), homologues={"mouse": ("mice",)})
+MICE = dataclasses.replace(SOURCE, species=("human", "mouse"), homologues={"mouse": (("mice",), ("mouse ids",))})
 
 
 def test_genes_of_another_species_have_the_ids_of_their_homologues():
@@ -72,6 +72,27 @@ def test_genes_of_another_species_have_the_ids_of_their_homologues():
     assert dict(zip(mouse.features, mouse.token_ids, strict=True)) == {"Nat2": 4, "A1bg": 12}
     assert mouse.synonyms == {"Abg": ("A1bg",), "A2M": ("Nat2",)}  # a name means what it does in its own species
     assert GeneVocabulary.from_json(found.to_json()).siblings["mouse"].features.tolist() == mouse.features.tolist()
+
+
+def test_ids_of_another_species_are_read_by_the_authors_own_dictionary():
+    """An id that our table would read is not known, as to the authors: columns move by one for each."""
+    ids = {"ENSMUSG00000000001": "A1BG", "ENSMUSG00000000028": "NAT1", "ENSMUSG00000000031": "GONE"}
+    found = read_linked_ids(MICE, Files(**{"mice": {"A1bg": "A1BG", "Gnai3": "A2M"}, "mouse ids": ids}))
+    mouse = found.of_species("mouse")
+    assert dict(zip(mouse.features, mouse.token_ids, strict=True)) == {
+        "Gnai3": 3,
+        "ENSMUSG00000000028": 4,
+        "A1bg": 12,
+    }
+    assert mouse.kinds_of_names == {"symbol", "ensembl"}
+    assert found.kinds_of_names == {"symbol"}
+    names = [*ids, "ENSMUSG00000017167"]
+    assert align_genes(names, mouse).feature_of_var.tolist() == [2, 1, -1, -1]
+    assert align_genes(["A1bg", "Gnai3", "Cntnap1"], mouse).feature_of_var.tolist() == [2, 0, -1]
+
+
+def test_ids_alone_make_no_species_known():
+    assert not read_linked_ids(MICE, Files(**{"mouse ids": {"ENSMUSG00000000001": "A1BG"}})).siblings
 
 
 @pytest.mark.parametrize("more", [{}, {"mice": {"Xist": "XIST"}}])
