@@ -33,7 +33,7 @@ from sclcm.models import (
 from sclcm.models._classification import class_logits
 from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._load import load
-from sclcm.models._measure_input import aligned_input
+from sclcm.models._measure_input import aligned_input, of_species_of
 from sclcm.models._measure_sets import MEASURES as SET_MEASURES
 from sclcm.reference import _probes as probes
 from sclcm.zoo._labels import ClassLabels
@@ -52,6 +52,14 @@ if TYPE_CHECKING:
     from sclcm.zoo._spec import Recipe
 
 T = TypeVar("T")
+
+
+class Draws(dict[str, np.ndarray]):
+    """The arrays of `expected.npz`; of those that are not there, an error says what they are for."""
+
+    def __missing__(self, name: str) -> np.ndarray:
+        msg = f"{name!r} is not stored, from which this array is computed."
+        raise KeyError(msg)
 
 
 class Measurement:
@@ -91,8 +99,8 @@ class Measurement:
     ) -> None:
         self.adata, self.folder, self.family = adata, folder, family
         self.run, self.facts = run or {}, facts or {}
-        self.draws, self.dtype, self.device = draws, dtype, device
-        self.pretrained = self.load(folder)
+        self.draws, self.dtype, self.device = Draws(draws), dtype, device
+        self.pretrained = of_species_of(adata, self.load(folder))
         self._made: dict[Any, Any] = {}
 
     def load(self, folder: Path, **asked: Any) -> Pretrained:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,17 +71,31 @@ def _submodels(m: Measurement) -> dict[str, Pretrained]:
 
 def model_for(m: Measurement, asked: probes.Asked, name: str) -> Pretrained:
     """Return a submodel that asks for the depth of a probe, or the one that the array's name ends in."""
-    found = submodel(m, asked.submodel)
-    word = asked.depth or name.rsplit("_", 1)[-1]
-    return found.reading(Recipe(depth=depth_of(word)))
+    named = None if asked.named is None else stored_name(m, (asked.named,))
+    word = name if asked.depth is None else named or asked.depth
+    return submodel(m, asked.submodel).reading(Recipe(depth=depth_of(word.rsplit("_", 1)[-1])))
+
+
+def stored_name(m: Measurement, patterns: Sequence[str]) -> str | None:
+    """Return the first stored array that one of some patterns fits."""
+    return next((name for pattern in patterns for name in m.draws if fnmatchcase(name, pattern)), None)
 
 
 def cells_of(m: Measurement, asked: probes.Asked) -> list[int]:
     """Return the numbers of the cells of a probe."""
-    if asked.cells is None:
-        return list(range(m.adata.n_obs))
-    every = beside_total(m, submodel(m, asked.submodel), range(m.adata.n_obs))
-    return rows_that_fit(every, np.asarray(m.draws[asked.cells]), asked.cells)
+    every = range(m.adata.n_obs)
+    if not asked.cells:
+        return list(every)
+    if (name := stored_name(m, asked.cells)) is None:
+        msg = f"None of {', '.join(map(repr, asked.cells))} is stored, of which one has to tell which cells it is of."
+        raise ValueError(msg)
+    stored = np.asarray(m.draws[name])
+    found = submodel(m, asked.submodel)
+    if stored.shape[-1:] == (n_places(found),):
+        return rows_that_fit(
+            values_by_place(batch_of(m, model_for(m, asked, name), every), n_places(found)), stored, name
+        )
+    return rows_that_fit(beside_total(m, found, every)[:, : stored.shape[-1]], stored, name)
 
 
 # ---- input ----
@@ -217,7 +232,10 @@ def genes(m: Measurement, probe: probes.NamedGenes, name: str) -> np.ndarray:
     """What the decoder says of every gene, along the way of `decode_genes`; or of several cells at once."""
     *_, depth, form = name.split("_")
     pretrained = submodel(m, probe.submodel)
-    recipe = dataclasses.replace(pretrained.gene_recipe(probe.forms[form]), depth=depth_of(depth))
+    if form not in probe.forms:
+        msg = f"{form!r} in the name is no form of the input that is read here; {', '.join(probe.forms)} are."
+        raise ValueError(msg)
+    recipe = dataclasses.replace(pretrained.gene_recipe(probe.forms[form]), depth=depth_of(depth), head=probe.head)
     pretrained = pretrained.reading(pretrained.gene_recipe(recipe))
     data, stored = opened(m, form), np.asarray(m.draws[name])
     every = decoded(data, pretrained, recipe, batch_size=1)
@@ -230,10 +248,12 @@ def genes(m: Measurement, probe: probes.NamedGenes, name: str) -> np.ndarray:
 
 
 def decoded(data: Input, pretrained: Pretrained, recipe: GeneRecipe, *, batch_size: int) -> np.ndarray:
-    """Return what the decoder says of every gene, in the order of the cells."""
+    """Return what the decoder says of every gene, in the order of the cells; NaN of a cell without any known gene."""
     found = list(decode_cells(data, pretrained, recipe.head, batch_size=batch_size))
-    order = np.concatenate([numbers for numbers, _ in found])
-    return np.concatenate([out for _, out in found])[np.argsort(order)]
+    vectors = np.concatenate([out for _, out in found])
+    every = np.full((data.source.shape[0], *vectors.shape[1:]), np.nan, dtype=vectors.dtype)
+    every[np.concatenate([numbers for numbers, _ in found])] = vectors
+    return every
 
 
 def sharing(pretrained: Pretrained) -> Pretrained:

@@ -9,12 +9,21 @@ import numpy as np
 
 from sclcm.data.genes import VAR_NAMES, gene_names
 from sclcm.models._pass import Input, open_input
+from sclcm.models._species import fit_species
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sclcm.data.context import Conditions
     from sclcm.models._pretrained import Pretrained
+
+
+def of_species_of(adata: AnnData, pretrained: Pretrained) -> Pretrained:
+    """Return a model that reads several species as that of the input, or as it is where the genes do not tell."""
+    try:
+        return fit_species(adata, pretrained)[0]
+    except ValueError:
+        return pretrained
 
 
 def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None = None) -> Input:
@@ -25,7 +34,10 @@ def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions
     columns = [column for column in pretrained.gene_columns if column in adata.var]
     gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
     data = open_input(adata, pretrained, gene_key=gene_key, conditions=conditions, check_fit=False)
-    return _by_equal_names(data, pretrained)
+    if len((exact := _by_equal_names(data, pretrained)).alignment.var_index):
+        return exact
+    # The authors have seen the names then, which stand elsewhere.
+    return _by_equal_names(open_input(adata, pretrained, conditions=conditions, check_fit=False), pretrained)
 
 
 def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from torch import Tensor
+    from torch.nn import Embedding
 
     from sclcm.models._measure import Measurement
     from sclcm.models._pass import Input
@@ -62,13 +63,17 @@ def feature_ids(m: Measurement, probe: probes.FeatureIds, name: str) -> np.ndarr
     return _ids(_side(m, probe.of), m)
 
 
-def _n_given(m: Measurement, mask: str, data: Input, *, longest: int) -> int:
-    """Return how many features were given: those of a mask that is the same for all cells, real ones first."""
-    stored = m.draws[mask]
-    require_shape(stored, (m.adata.n_obs, longest), mask, kinds="b")
-    n_given = int(stored[0].sum())
-    if not (stored == (np.arange(longest) < n_given)).all() or not 0 < n_given <= len(data.alignment.var_index):
-        msg = f"{mask!r} is no mask of the first features of the data."
+def _n_given(m: Measurement, names: tuple[str, ...], data: Input, *, longest: int) -> int:
+    """Return how many features were given: those of a mask, or of ids, the same for all cells and real ones first."""
+    name = next((name for name in names if name in m.draws), None)
+    if name is None:
+        return len(data.alignment.var_index)
+    stored = m.draws[name]
+    require_shape(stored, (m.adata.n_obs, longest), name, kinds="biu")
+    is_real = stored != m.pretrained.vocabulary.specials[m.pretrained.pad] if stored.dtype.kind != "b" else stored
+    n_given = int(is_real[0].sum())
+    if not (is_real == (np.arange(longest) < n_given)).all() or not 0 < n_given <= len(data.alignment.var_index):
+        msg = f"{name!r} is no mask of the first features of the data."
         raise ValueError(msg)
     return n_given
 
@@ -136,8 +141,11 @@ def stage(m: Measurement, probe: probes.Stage, name: str) -> Tensor:
 def predicted(m: Measurement, probe: probes.Predicted, name: str) -> np.ndarray:
     """Values of proteins."""
     data = m.input if probe.without is None else _without(m, probe.without)
-    ids = None if probe.ids is None else id_input(m, probes.IdInput(), probe.ids)
-    return _filling(m, _predicted(m, data, ids), name, batch_size=probe.batch_size)
+    if probe.ids is not None:
+        found = _predicted(m, data, id_input(m, probes.IdInput(), probe.ids))
+    else:
+        found = _hidden(_predicted(m, data), _truth(m, _measured(m)))
+    return _filling(m, found, name, batch_size=probe.batch_size)
 
 
 def _predicted(m: Measurement, data: Input, ids: np.ndarray | None = None) -> np.ndarray:
@@ -166,6 +174,11 @@ def _truth(m: Measurement, matrix: np.ndarray) -> np.ndarray:
         return (1e-8 + (matrix - low) / (high - low) * (1 - 1e-8))[:, : n_places(m.pretrained)]
 
 
+def _hidden(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return values as upstream keeps them: zero where the truth is no number."""
+    return np.where(np.isnan(truth), 0, values)
+
+
 def _measured(m: Measurement) -> np.ndarray:
     data = proteins(m)
     return data.source.read(0, m.adata.n_obs)[:, data.alignment.var_index].toarray()
@@ -173,18 +186,20 @@ def _measured(m: Measurement) -> np.ndarray:
 
 def scaled_truth(m: Measurement, probe: probes.ScaledTruth, name: str) -> np.ndarray:
     """Measured values."""
-    return _filling(m, _truth(m, _measured(m)), name, batch_size=probe.batch_size)
+    truth = _truth(m, _measured(m))
+    return _filling(m, _hidden(truth, truth), name, batch_size=probe.batch_size)
 
 
 def masked_by_nothing(m: Measurement, probe: probes.MaskedByNothing, name: str) -> np.ndarray:
     """Values where the truth is a number, which it nowhere is."""
     truth = _truth(m, np.zeros_like(_measured(m)))
-    return _filling(m, np.where(np.isnan(truth), 0, _predicted(m, m.input)), name, batch_size=probe.batch_size)
+    return _filling(m, _hidden(_predicted(m, m.input), truth), name, batch_size=probe.batch_size)
 
 
 def agreement(m: Measurement, probe: probes.Agreement, name: str) -> float:
     """Agreement with the truth, batch by batch."""
-    found, truth = (torch.as_tensor(x) for x in (_predicted(m, m.input), _truth(m, _measured(m))))
+    measured = _truth(m, _measured(m))
+    found, truth = (torch.as_tensor(_hidden(x, measured)) for x in (_predicted(m, m.input), measured))
     by_batch, size = [], int(m.said(probe.batch_size, name))
     for start in range(0, len(found) - size + 1, size):
         ours, theirs = (x[start : start + size].double().flatten() for x in (found, truth))
@@ -201,8 +216,9 @@ def id_input(m: Measurement, probe: probes.IdInput, name: str) -> np.ndarray:
     """The stored ids, checked."""
     stored = m.draws[name]
     require_shape(stored, (None,), name, kinds="iu")
-    if not np.isin(stored, m.pretrained.vocabulary.token_ids).all():
-        msg = f"{name!r} holds ids that the vocabulary does not have."
+    n_ids = len(_asked_table(m).weight)
+    if not ((stored >= 0) & (stored < n_ids) & (stored != m.pretrained.vocabulary.specials[m.pretrained.pad])).all():
+        msg = f"{name!r} holds ids that the table of {n_ids} proteins does not have, or that of padding."
         raise ValueError(msg)
     return stored.astype(np.int64)
 
@@ -223,7 +239,11 @@ def table_rows(m: Measurement, probe: probes.TableRows, name: str) -> Tensor:
     lcm = m.pretrained.lcm
     if probe.of == "genes":
         return lcm.embed.genes(ids)
-    return cast("SequenceBridge", cast("Decoder", lcm.decoder).bridge).asked(ids)
+    return cast("Tensor", _asked_table(m)(ids))
+
+
+def _asked_table(m: Measurement) -> Embedding:
+    return cast("SequenceBridge", cast("Decoder", m.pretrained.lcm.decoder).bridge).asked
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

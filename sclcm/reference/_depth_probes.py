@@ -24,13 +24,17 @@ class Asked:
         Submodel that computes it.
     depth
         The depth, as a name would have it; `None`: the name has it.
+    named
+        Array of the same cells whose name has the depth, where it is stored; a pattern with `*`.
     cells
-        Array of values and totals, as of `ValuesBesideTotal`, whose rows tell which cells; `None`: all.
+        Arrays whose rows tell which cells, as of `ValuesBesideTotal` or `PlaceValues`: the first that is stored does.
+        They may be patterns with `*`. Without any: all.
     """
 
     submodel: str
     depth: str | None = None
-    cells: str | None = None
+    named: str | None = None
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class NamedGenes:
     ----------
     forms
         Word for what the input held -> recipe that reads it.
+    head
+        Head that reads the vectors; `None`: the vectors themselves.
     submodel
         Submodel that computes it.
     together
@@ -86,6 +92,7 @@ class NamedGenes:
 
     forms: Mapping[str, str]
     submodel: str
+    head: str | None = None
     together: bool = False
 
 

@@ -17,11 +17,12 @@ class Given:
     ----------
     genes
     proteins
-        Arrays of `expected.npz` with the masks of the sentences, which say how many were given.
+        Arrays of `expected.npz` that say how many were given: masks of the sentences, or their ids. The first that is
+        stored does; where none is, it is all.
     """
 
-    genes: str
-    proteins: str
+    genes: tuple[str, ...]
+    proteins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Stage:
 class Predicted:
     """Values of proteins as `tl.translate` gives them, of the cells that fill upstream's batches.
 
+    Where the measured proteins are asked for and those of a cell are all equal, upstream's scale makes them no numbers,
+    and it writes zeros.
+
     Parameters
     ----------
     batch_size
@@ -101,6 +105,8 @@ class Predicted:
 @dataclass(frozen=True, kw_only=True)
 class ScaledTruth:
     """Values of proteins that were measured, scaled from 0 to 1 within each cell, of the cells that fill batches.
+
+    Equal ones cannot be scaled, and are zeros.
 
     Parameters
     ----------
@@ -142,7 +148,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class IdInput:
-    """Ids that upstream's user asked for: an input. The model must know them."""
+    """Ids that upstream's user asked for: an input. The table of the decoder must have them."""
 
 
 @dataclass(frozen=True)

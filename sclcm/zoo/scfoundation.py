@@ -115,6 +115,7 @@ SPEC = ModelSpec(
         ids="symbol",
         after=("<T>", "<S>", "<pad>"),
         pad="<pad>",
+        gene_columns=("gene_name",),
     ),
     encoding=COUNTS,
     architecture=LCMConfig(
@@ -230,6 +231,7 @@ SPEC = ModelSpec(
     },
     gene_recipes={
         "genes": GeneRecipe(depth=Log10Total(), submodels=("gene",)),
+        "genes_log1p": GeneRecipe(encoding=LOGS, needs="log1p", depth=Log10Total(), submodels=("gene",)),
         "genes_log1p_and_total": GeneRecipe(
             encoding=LOGS_AND_TOTAL, needs="log1p", depth=Log10Total(), submodels=("gene",)
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -151,6 +152,142 @@ def test_cells_that_fill_no_batch_may_be_left_out_but_no_others(copied):
     assert not not_ok("sctranslator", folder)
     np.savez(folder / "expected.npz", **{**arrays, "test_y_pred": arrays["test_y_pred"][:4]})
     assert not_ok("sctranslator", folder) == {"test_y_pred"}
+
+
+@pytest.fixture
+def flat_protein(copied):
+    """A fixture whose cell 2 has equal values of all proteins: upstream writes zeros of it."""
+    folder = copied("sctranslator")
+    protein = anndata.read_h5ad(folder / "input_protein.h5ad")
+    matrix = protein.X.toarray()
+    matrix[2] = 7
+    protein.X = matrix
+    protein.write_h5ad(folder / "input_protein.h5ad")
+    arrays, facts = stored(folder), json.loads((folder / "expected.json").read_text())
+    for name in ("protein_value", "padded_protein_value"):
+        arrays[name][2, : protein.n_vars] = np.nan
+        facts[name]["tolerance"]["nan_equal"] = True
+    arrays["test_y_pred"][2] = arrays["test_y_true"][2] = 0
+    for name in ("test_mse", "test_ccc"):  # their rounding is another
+        del arrays[name], facts[name]
+    np.savez(folder / "expected.npz", **arrays)
+    (folder / "expected.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_values_are_zeros_where_what_was_measured_cannot_be_scaled(flat_protein):
+    assert not not_ok("sctranslator", flat_protein)
+
+
+def test_number_of_given_features_is_read_from_ids_where_no_mask_is_stored(copied):
+    folder = copied("sctranslator")
+    arrays, facts = stored(folder), json.loads((folder / "expected.json").read_text())
+    masks = [name for name in arrays if name.endswith("_mask")]
+    np.savez(folder / "expected.npz", **{name: x for name, x in arrays.items() if name not in masks})
+    (folder / "expected.json").write_text(json.dumps({k: fact for k, fact in facts.items() if k not in masks}))
+    assert not not_ok("sctranslator", folder)
+    arrays["padded_rna_gene"][:, -1] = 5
+    np.savez(folder / "expected.npz", **{name: x for name, x in arrays.items() if name not in masks})
+    assert "padded_rna_gene" in not_ok("sctranslator", folder)
+
+
+def test_cells_that_lack_the_first_genes_have_values_all_the_same(copied):
+    """What a sentence of fewer genes is short of is no fact of the cell: its account is its own."""
+    folder = copied("sctranslator")
+    data = anndata.read_h5ad(folder / "input.h5ad")
+    known = np.flatnonzero(data.var_names.isin(stored(folder)["rna_kept_genes"]))
+    matrix = data.X.toarray()
+    matrix[3, known[: len(known) - 40]] = 0
+    data.X = matrix
+    data.write_h5ad(folder / "input.h5ad")
+    checks = {check.array: check for check in verify("sctranslator", fixture=folder)}
+    assert np.isnan(checks["padded_y_hat"].max_abs)
+    assert np.isfinite(checks["test_y_pred"].max_abs)
+    assert np.isfinite(checks["ko_original"].max_abs)
+
+
+def store(folder, arrays):
+    """Store arrays that are within 1e-6."""
+    np.savez(folder / "expected.npz", **arrays)
+    facts = {name: {"tolerance": {"atol": 1e-6, "rtol": 1e-6}} for name in arrays}
+    (folder / "expected.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("telling", [(), ("gears_input",), ("finetune_values",)])
+def test_depth_of_a_batch_is_that_which_its_values_are_named_after(copied, telling):
+    folder = copied("scfoundation")
+    arrays, rows = stored(folder), [0, 1, 4]
+    longest = arrays["batch_encoder_values"].shape[1]
+    values = arrays["gathered_values_t4"][rows, :longest]
+    kept = {name: arrays[name] for name in (*telling, "batch_encoder_ids")}
+    kept["batch_encoder_values"] = np.where(values < 0, 103, values)
+    store(folder, {**kept, "batch_values_t4": arrays["values_t4"][rows]})
+    assert not not_ok("scfoundation", folder)
+    store(folder, {**kept, "batch_values_t3": arrays["values_t4"][rows]})
+    assert not_ok("scfoundation", folder) == {"batch_values_t3", "batch_encoder_values"}
+
+
+def test_nothing_that_tells_the_cells_is_said(copied):
+    folder = copied("scfoundation")
+    arrays = stored(folder)
+    np.savez(folder / "expected.npz", batch_prediction=arrays["batch_prediction"])
+    checks = {check.array: check.tolerance for check in verify("scfoundation", fixture=folder)}
+    assert "None of 'gears_input'" in checks["batch_prediction"]
+    np.savez(folder / "expected.npz", bin_grid_weights=arrays["bin_grid_weights"])
+    checks = {check.array: check.tolerance for check in verify("scfoundation", fixture=folder)}
+    assert "'bin_grid_values' is not stored" in checks["bin_grid_weights"]
+
+
+def test_gene_vectors_of_logarithms_are_read_by_their_own_recipe(copied):
+    """At a fixed depth asked for, logarithms with totals give what counts give; without totals they do not."""
+    folder = copied("scfoundation")
+    arrays, facts = stored(folder), json.loads((folder / "expected.json").read_text())
+    same = {"gene_f1_A": "gene_f1_F", "gene_expression_f1_A": "gene_expression_f1_F"}
+    other = {"gene_f1_T": "gene_f1_F", "gene_expression_f1_T": "gene_expression_f1_F"}
+    for new, old in {**same, **other}.items():
+        arrays[new], facts[new] = arrays[old], facts[old]
+    np.savez(folder / "expected.npz", **arrays)
+    (folder / "expected.json").write_text(json.dumps(facts))
+    checks = {check.array: check for check in verify("scfoundation", fixture=folder)}
+    assert {checks[name].status for name in same} == {"OK"}
+    assert all(checks[name].status == "FAIL" and np.isfinite(checks[name].max_abs) for name in other)
+
+
+@pytest.mark.parametrize(
+    "file", ["mouse_gene_symbol_to_human_gene_symbol.pkl", "mouse_gene_ID_to_human_gene_symbol.pkl"]
+)
+def test_genes_of_mice_are_told_from_their_names(copied, file):
+    """The same cells, their genes called as mouse genes are, by a dictionary of the release."""
+    folder = copied("sctranslator")
+    human = [str(name) for name in anndata.read_h5ad(folder / "input.h5ad").var["gene_symbol"]]
+    human += [str(name) for name in anndata.read_h5ad(folder / "input_protein.h5ad").var["gene_symbol"]]
+    called = "ENSMUSG{:011d}" if "_ID_" in file else "Mousegene{}"
+    mouse = {name: called.format(i + 10**7) for i, name in enumerate(dict.fromkeys(human))}
+    dictionary = folder / "checkpoint/ID_dic" / file
+    dictionary.write_bytes(pickle.dumps({new: old for old, new in mouse.items()}, protocol=2))
+    arrays = stored(folder)
+    for name in ("input", "input_protein"):
+        data = anndata.read_h5ad(folder / f"{name}.h5ad")
+        renamed = {old: f"v{i}" for i, old in enumerate(data.var_names)}
+        data.var["gene_symbol"] = [mouse[str(symbol)] for symbol in data.var["gene_symbol"]]
+        data.var_names = list(renamed.values())
+        data.write_h5ad(folder / f"{name}.h5ad")
+        if name == "input":
+            arrays |= {key: np.array([renamed[old] for old in arrays[key]]) for key in ("rna_kept_genes", "ko_gene")}
+    np.savez(folder / "expected.npz", **arrays)
+    assert not not_ok("sctranslator", folder)
+    dictionary.unlink()
+    assert not_ok("sctranslator", folder)
+
+
+@pytest.mark.parametrize("column", ["gene_name", "symbols"])
+def test_names_may_stand_in_a_column(copied, column):
+    folder = copied("scfoundation")
+    data = anndata.read_h5ad(folder / "input.h5ad")
+    data.var = data.var[[]].assign(**{column: data.var_names.to_numpy()})
+    data.var_names = [f"ENSG{i:011d}" for i in range(data.n_vars)]
+    data.write_h5ad(folder / "input.h5ad")
+    assert not not_ok("scfoundation", folder)
 
 
 # ---- settings that only words give ----

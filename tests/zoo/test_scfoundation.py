@@ -135,7 +135,7 @@ def test_description_says_what_it_takes():
     found = sclcm.models.describe("scfoundation")
     assert found["accepts_bulk"]
     assert found["n_parameters"] == 119_252_285
-    assert found["gene_recipes"].keys() == {"genes", "genes_log1p_and_total", "expression"}
+    assert found["gene_recipes"].keys() == {"genes", "genes_log1p", "genes_log1p_and_total", "expression"}
     assert found["heads"] == ["expression"]
     assert "non-commercial" in found["license"]
 

@@ -25,7 +25,10 @@ from sclcm.reference._depth_probes import (
 from sclcm.reference._probes import Deferred
 
 CELL = Asked(submodel="cell")
-TOGETHER = Asked(submodel="gene", depth="f1", cells="gears_input")
+TELLING = ("gears_input", "finetune_values", "batch_values_*")
+TOGETHER = Asked(submodel="gene", depth="f1", named="batch_values_*", cells=TELLING)
+GEARS = Asked(submodel="gene", depth="f1", cells=TELLING)
+GENES = {"F": "genes", "T": "genes_log1p", "A": "genes_log1p_and_total"}
 VERSIONS = {"ce": "cell", "rde": "rde"}
 POOLINGS = {"all": "embed", "max": "max"}
 TUNED = Deferred("fine-tuning comes with the tasks")
@@ -40,9 +43,9 @@ ARRAYS = {
     "bulk_*": NamedEmbedding(
         forms={"F": "bulk", "T": "bulk_normalized"}, poolings=POOLINGS, submodels=VERSIONS, has_depth=False
     ),
-    "gene_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, submodel="gene"),
-    "gene_batch_*": NamedGenes(forms={"F": "genes", "A": "genes_log1p_and_total"}, submodel="gene", together=True),
-    "gene_expression_*": NamedGenes(forms={"F": "expression"}, submodel="gene"),
+    "gene_*": NamedGenes(forms=GENES, submodel="gene"),
+    "gene_batch_*": NamedGenes(forms=GENES, submodel="gene", together=True),
+    "gene_expression_*": NamedGenes(forms=GENES, submodel="gene", head="expression"),
     "values_*": PlaceValues(asked=CELL),
     "gathered_values_*": SentencePart(part="values", asked=CELL, fill=-1),
     "gathered_gene_ids_*": SentencePart(part="ids", asked=CELL, fill=-1),
@@ -51,7 +54,7 @@ ARRAYS = {
     "bin_grid_values": GridInput(),
     "bin_grid_weights": GridValues(part="weights", grid="bin_grid_values", submodel="gene"),
     "bin_grid_embedding": GridValues(part="vectors", grid="bin_grid_values", submodel="gene"),
-    "batch_values_*": PlaceValues(asked=Asked(submodel="gene", cells="gears_input")),
+    "batch_values_*": PlaceValues(asked=Asked(submodel="gene", cells=TELLING)),
     "batch_encoder_values": SentencePart(part="values", asked=TOGETHER),
     "batch_encoder_ids": SentencePart(part="ids", asked=TOGETHER),
     "batch_encoder_padding": SentencePart(part="padding", asked=TOGETHER),
@@ -64,5 +67,5 @@ ARRAYS = {
     "finetune_*": TUNED,
     "gears_input": ValuesBesideTotal(asked=TOGETHER, total=True),
     # This loader of upstream's forgets the weight of the direct way to the bins, which is then one.
-    "gears_encoder_output": UnscaledGenes(asked=TOGETHER),
+    "gears_encoder_output": UnscaledGenes(asked=GEARS),
 }

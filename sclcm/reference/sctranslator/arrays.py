@@ -24,8 +24,8 @@ from sclcm.reference._translation_probes import (
 
 BATCH = Said(pattern=r"batches of (\d+)", otherwise=4, of="test_mse")
 PAIR = Said(pattern=r"batches of (\d+)", otherwise=2, of="ko_original")
-ALL = Given(genes="rna_mask", proteins="protein_mask")
-SOME = Given(genes="padded_rna_mask", proteins="padded_protein_mask")
+ALL = Given(genes=("rna_mask", "rna_gene"), proteins=("protein_mask", "protein_gene"))
+SOME = Given(genes=("padded_rna_mask", "padded_rna_gene"), proteins=("padded_protein_mask", "padded_protein_gene"))
 
 ARRAYS = {
     "rna_kept_genes": KnownVars(),
