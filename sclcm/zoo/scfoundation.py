@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Shape
+from sclcm._sizes import Config, Count, Shape, Sum
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename, StripPrefix
 from sclcm.encoding.depth import (
     CountTotal,
@@ -40,6 +40,7 @@ NORM = LayerNorm(eps=1e-5)
 TABLE = "pos_emb.weight"
 BLOCK = "encoder.transformer_encoder.{}."
 OURS = "backbone.blocks.{}."
+N_PADDING = 1  # rows of the table after those of the places
 DECODER_BLOCK = "decoder.performer.net.layers.{}."
 OUR_DECODER_BLOCK = "decoder.backbone.blocks.{}."
 FEATURES = "decoder.performer.net.layers.0.0.fn.fast_attention.projection_matrix"
@@ -244,7 +245,19 @@ SPEC = ModelSpec(
         tensors="state_dict",
         sections=("model_config.{model}", "dataset_config.rnaseq"),
     ),
-    requires={"model": "mae_autobin", "encoder.module_type": "transformer", "decoder.module_type": "performer"},
+    requires={
+        "model": "mae_autobin",
+        "encoder.module_type": "transformer",
+        "decoder.module_type": "performer",
+        # What the authors' loader builds the model by.
+        "seq_len": Sum(parts=(Shape(TABLE), -N_PADDING)),
+        "bin_num": Shape("token_emb.emb.weight"),
+        "encoder.hidden_dim": Shape(TABLE, 1),
+        "encoder.depth": Count(BLOCK + "linear1.weight"),
+        "decoder.hidden_dim": Shape("decoder_embed.weight"),
+        "decoder.depth": Count(DECODER_BLOCK + "1.fn.fn.w1.weight"),
+        "decoder.dim_head": Shape(FEATURES, 1),
+    },
     checkpoints={
         "cell": Checkpoint(
             description="embeddings of cells",

@@ -121,6 +121,34 @@ def test_foreign_configuration_is_refused(folder, tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("seq_len", 162),
+        ("bin_num", 20),
+        ("encoder.hidden_dim", 20),
+        ("encoder.depth", 2),
+        ("decoder.hidden_dim", 16),
+        ("decoder.depth", 2),
+        ("decoder.dim_head", 16),
+    ],
+)
+def test_size_that_the_tensors_contradict_is_refused(folder, tmp_path, key, found):
+    for file in (folder / "checkpoint").iterdir():
+        shutil.copy(file, tmp_path)
+    content = torch.load(tmp_path / "models.ckpt", weights_only=False)
+    config = content["cell"]["config"]
+    *part, last = key.split(".")
+    for settings_of in (config["model_config"]["mae_autobin"], config["dataset_config"]["rnaseq"]):
+        sizes = settings_of.get(part[0], {}) if part else settings_of
+        if last in sizes:
+            assert sizes[last] == found
+            sizes[last] += 1
+    torch.save(content, tmp_path / "models.ckpt")
+    with pytest.raises(ValueError, match=f"'{key}' is {found + 1}, but by its tensors it is {found};"):
+        load(tmp_path)
+
+
 def test_saved_model_is_the_same(adata, gene, tmp_path):
     gene.save(tmp_path / "saved")
     found = load(tmp_path / "saved", device="cpu")
