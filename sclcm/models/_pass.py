@@ -287,7 +287,7 @@ def open_input(
     check_random_state(random_state)
     source, obs = choose_matrix(adata, layer=layer, use_raw=use_raw), as_frame(adata.obs)
     if check_fit and pretrained.needs == "log1p":
-        refuse_counts(source, consumer=repr(pretrained.name), instead="use a recipe for counts, such as 'embed'")
+        refuse_counts(source, consumer=repr(pretrained.name), instead="use a recipe for counts; `describe` lists them")
     elif check_fit and not pretrained.accepts_bulk:
         _warn_of_bulk(source, pretrained)
     alignment, key = choose_gene_names(
