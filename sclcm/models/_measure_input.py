@@ -28,16 +28,24 @@ def of_species_of(adata: AnnData, pretrained: Pretrained) -> Pretrained:
 
 def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions | None = None) -> Input:
     """Return an input aligned by what the authors go by: their own map of names, or equal names."""
-    vocabulary = pretrained.vocabulary
-    if any(map_ is not None for map_ in (vocabulary.names, vocabulary.universe, vocabulary.synonyms)):
-        return open_input(adata, pretrained, conditions=conditions, check_fit=False)
     columns = [column for column in pretrained.gene_columns if column in adata.var]
-    gene_key = (*columns, VAR_NAMES)[0]  # even where another column would match more
+    first = (*columns, None if _has_map(pretrained) else VAR_NAMES)[0]  # even where another column would match more
+    data = _read_by(first, adata, pretrained, conditions=conditions)
+    if first is None or len(data.alignment.var_index):
+        return data
+    return _read_by(
+        None, adata, pretrained, conditions=conditions
+    )  # those are no genes, so the authors have read other names
+
+
+def _has_map(pretrained: Pretrained) -> bool:
+    vocabulary = pretrained.vocabulary
+    return any(map_ is not None for map_ in (vocabulary.names, vocabulary.universe, vocabulary.synonyms))
+
+
+def _read_by(gene_key: str | None, adata: AnnData, pretrained: Pretrained, *, conditions: Conditions | None) -> Input:
     data = open_input(adata, pretrained, gene_key=gene_key, conditions=conditions, check_fit=False)
-    if len((exact := _by_equal_names(data, pretrained)).alignment.var_index):
-        return exact
-    # The authors have seen the names then, which stand elsewhere.
-    return _by_equal_names(open_input(adata, pretrained, conditions=conditions, check_fit=False), pretrained)
+    return data if _has_map(pretrained) else _by_equal_names(data, pretrained)
 
 
 def _by_equal_names(data: Input, pretrained: Pretrained) -> Input:

@@ -14,7 +14,7 @@ from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.engine.infer import to_tensors
 from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._measure_draws import require_shape
-from sclcm.models._pass import open_input
+from sclcm.models._measure_input import aligned_input
 from sclcm.models._translation import n_places, translate_cells, translation_of
 from sclcm.reference import _translation_probes as probes
 
@@ -42,7 +42,7 @@ def _proteins(m: Measurement) -> Input:
     if list(stored.obs_names) != list(m.adata.obs_names):
         msg = "The cells of `input_protein.h5ad` are not those of `input.h5ad`."
         raise ValueError(msg)
-    return open_input(stored, m.pretrained, check_fit=False)
+    return aligned_input(stored, m.pretrained)
 
 
 def _side(m: Measurement, of: str) -> Input:
@@ -164,7 +164,7 @@ def _filling(m: Measurement, found: np.ndarray, name: str, *, batch_size: Said) 
 def _without(m: Measurement, names: str) -> Input:
     gone = var_input(m, probes.VarInput(), names)
     kept: AnnData = m.adata[:, ~m.adata.var_names.isin(gone)].copy()
-    return open_input(kept, m.pretrained, check_fit=False)
+    return aligned_input(kept, m.pretrained)
 
 
 def _truth(m: Measurement, matrix: np.ndarray) -> np.ndarray:

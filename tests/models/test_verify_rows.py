@@ -280,6 +280,21 @@ def test_genes_of_mice_are_told_from_their_names(copied, file):
     assert not_ok("sctranslator", folder)
 
 
+def test_columns_that_the_authors_do_not_read_find_no_genes(copied):
+    """Ids would find genes whose symbols the release does not know."""
+    folder = copied("sctranslator")
+    data = anndata.read_h5ad(folder / "input.h5ad")
+    kept = stored(folder)["rna_kept_genes"]
+    symbols = data.var["gene_symbol"].astype(str)
+    symbols[kept[:60]] = "RETIRED"
+    data.var["gene_symbol"] = symbols
+    data.write_h5ad(folder / "input.h5ad")
+    np.savez(folder / "expected.npz", rna_kept_genes=kept[60:])
+    facts = json.loads((folder / "expected.json").read_text())
+    (folder / "expected.json").write_text(json.dumps({"rna_kept_genes": facts["rna_kept_genes"]}))
+    assert not not_ok("sctranslator", folder)
+
+
 @pytest.mark.parametrize("column", ["gene_name", "symbols"])
 def test_names_may_stand_in_a_column(copied, column):
     folder = copied("scfoundation")
