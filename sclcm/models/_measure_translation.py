@@ -39,10 +39,11 @@ def proteins(m: Measurement) -> Input:
 
 def _proteins(m: Measurement) -> Input:
     stored = read_fixture_input(m.folder.parent / "input_protein.h5ad")
-    if list(stored.obs_names) != list(m.adata.obs_names):
-        msg = "The cells of `input_protein.h5ad` are not those of `input.h5ad`."
+    cells = list(m.adata.obs_names)
+    if not (stored.obs_names.is_unique and {*cells} <= {*stored.obs_names}):
+        msg = "`input_protein.h5ad` lacks cells of `input.h5ad`, or names one twice."
         raise ValueError(msg)
-    return aligned_input(stored, m.pretrained)
+    return aligned_input(stored[cells].copy(), m.pretrained)  # upstream takes them by name
 
 
 def _side(m: Measurement, of: str) -> Input:

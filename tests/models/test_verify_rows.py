@@ -280,6 +280,15 @@ def test_genes_of_mice_are_told_from_their_names(copied, file):
     assert not_ok("sctranslator", folder)
 
 
+def test_proteins_of_a_cell_are_found_by_its_name(copied):
+    folder = copied("sctranslator")
+    protein = anndata.read_h5ad(folder / "input_protein.h5ad")
+    protein[::-1].copy().write_h5ad(folder / "input_protein.h5ad")
+    assert not not_ok("sctranslator", folder)
+    protein[1:].copy().write_h5ad(folder / "input_protein.h5ad")
+    assert "test_y_true" in not_ok("sctranslator", folder)
+
+
 def test_columns_that_the_authors_do_not_read_find_no_genes(copied):
     """Ids would find genes whose symbols the release does not know."""
     folder = copied("sctranslator")
