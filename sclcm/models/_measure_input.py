@@ -33,9 +33,8 @@ def aligned_input(adata: AnnData, pretrained: Pretrained, conditions: Conditions
     data = _read_by(first, adata, pretrained, conditions=conditions)
     if first is None or len(data.alignment.var_index):
         return data
-    return _read_by(
-        None, adata, pretrained, conditions=conditions
-    )  # those are no genes, so the authors have read other names
+    # Those are no genes, so the authors have read other names.
+    return _read_by(None, adata, pretrained, conditions=conditions)
 
 
 def _has_map(pretrained: Pretrained) -> bool:
