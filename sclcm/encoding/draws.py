@@ -56,3 +56,10 @@ class CellRandom:
             self._digests[cell] = digest.digest()
         key = hashlib.blake2b(f"{self.random_state} {step} ".encode() + self._digests[cell], digest_size=16)
         return int.from_bytes(key.digest(), "little")
+
+
+def check_random_state(random_state: int) -> None:
+    """Refuse a seed that is no integer."""
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer):
+        msg = f"`random_state` is {random_state!r}; expected an integer."
+        raise TypeError(msg)

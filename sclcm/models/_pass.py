@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from sclcm._settings import settings
@@ -24,6 +23,7 @@ from sclcm.data.stream import ChunkReader, RowBlock
 from sclcm.data.validation import refuse_counts
 from sclcm.data.verdicts import are_counts, judge
 from sclcm.encoding.batches import TokenBatch, iter_batches
+from sclcm.encoding.draws import check_random_state
 from sclcm.encoding.normalize import LogNormalizeToMedian
 from sclcm.encoding.sentences import fill_up
 from sclcm.engine.infer import Reducer, run, token_budget
@@ -33,6 +33,7 @@ from sclcm.models._groups import choose_conditions, choose_context, choose_posit
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
+    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
@@ -99,6 +100,9 @@ class Input:
     counts_total: float = 0.0
     counts_kept: float = 0.0
     empty_cells: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.empty_cells = list(self.empty_cells)  # an input that is made of another keeps its own account
 
     def chunks(self, pretrained: Pretrained, *, chunk_size: int = CHUNK_CELLS) -> Iterator[CellChunk]:
         """Read the matrix once, and keep account."""
@@ -211,7 +215,7 @@ class Input:
     def _count(self, account: Account) -> None:
         self.counts_total += account.total
         self.counts_kept += account.kept
-        self.empty_cells = [*self.empty_cells, *account.empty_cells]  # an input made of this one keeps its own account
+        self.empty_cells += account.empty_cells
 
     def facts(self) -> dict[str, object]:
         """Return what `uns` should remember of the input, after the pass."""
@@ -333,13 +337,6 @@ def _species(
         return None
     vocabulary = pretrained.vocabulary
     return number_species(as_frame(adata.obs), alignment, vocabulary, species=species, model=pretrained.name)
-
-
-def check_random_state(random_state: int) -> None:
-    """Refuse a seed that is no integer."""
-    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer):
-        msg = f"`random_state` is {random_state!r}; expected an integer."
-        raise TypeError(msg)
 
 
 def _warn_of_bulk(source: MatrixSource, pretrained: Pretrained) -> None:

@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 
 from sclcm._compat import recorded_versions
 from sclcm._keys import UmapKeys, umap_keys
-from sclcm.models._pass import check_random_state
+from sclcm.encoding.draws import check_random_state
 from sclcm.tl._write import check_copy
 
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ def test_size_that_the_tensors_contradict_is_refused(folder, tmp_path, key, foun
             assert sizes[last] == found
             sizes[last] += 1
     torch.save(content, tmp_path / "models.ckpt")
-    with pytest.raises(ValueError, match=f"'{key}' is {found + 1}, but by its tensors it is {found};"):
+    with pytest.raises(ValueError, match=f"'{key}' is {found + 1}, but the weights say {found};"):
         load(tmp_path)
 
 
