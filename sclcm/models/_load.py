@@ -217,7 +217,8 @@ def _detect(folder: Path, given: Mapping[str, Any], *, has_weights: bool) -> Mod
     found = sorted(file.name for file in folder.iterdir())[:10]
     which = "no family" if not fitting else "several families: " + ", ".join(repr(spec.name) for spec in fitting)
     here = ", ".join(found) or "none"
-    msg = f"The files in {str(folder)!r} ({here}) fit {which}; pass `family=`, one of {family_names()}."
+    then = "" if fitting else ". A file that is missing is named then"
+    msg = f"The files in {str(folder)!r} ({here}) fit {which}; pass `family=`, one of {family_names()}{then}."
     raise ValueError(msg)
 
 

@@ -194,8 +194,8 @@ def _classify(adata: AnnData, pretrained: Pretrained, asked: _Asked, *, read: Ca
     warn_of_empty_cells(data, pretrained, _what_of_empty(pretrained))
     if are_numbers(names):
         msg = (
-            f"No file names the {len(names)} classes of {pretrained.name!r}, so that labels are their numbers. Name "
-            "them in order when the model is loaded, `load(..., labels=[...])`."
+            f"No file names the classes of {pretrained.name!r}, of which there are {len(names)}, so that labels are "
+            "their numbers. Name them in order when the model is loaded, `load(..., labels=[...])`."
         )
         warn_user(msg)
     return _Found(label=label, score=score, labels=list(chosen), min_score=bound, facts=data.facts())
@@ -281,7 +281,8 @@ def require_labels(pretrained: Pretrained) -> None:
 def _no_labels(pretrained: Pretrained) -> ValueError:
     able = ", ".join(map(repr, models_with_labels()))
     return ValueError(
-        f"{pretrained.name!r} has no label prototypes and gives no labels itself; models that label are {able}."
+        f"{pretrained.name!r} has no label prototypes and gives no labels itself; models that label are {able}, and "
+        "any that was fine-tuned to classify cells: pass its folder."
     )
 
 

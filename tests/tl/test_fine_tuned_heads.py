@@ -52,7 +52,7 @@ def labels_of(adata, model):
 
 def test_classes_without_names_are_numbers_and_a_warning_says_how_to_name_them(adata, release):
     model = sclcm.models.load(release / CLASSIFIER, device="cpu")
-    with pytest.warns(UserWarning, match=r"No file names the 3 classes of 'geneformer'.*labels=\[\.\.\.\]"):
+    with pytest.warns(UserWarning, match=r"classes of 'geneformer', of which there are 3, .*labels=\[\.\.\.\]"):
         found = sclcm.tl.annotate(adata, model, copy=True).obs
     wanted = np.load(GENEFORMER / "v1/expected.npz")["cellclf_logits"]
     assert found["geneformer_label"].tolist() == wanted.argmax(1).astype(str).tolist()

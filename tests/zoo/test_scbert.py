@@ -225,7 +225,7 @@ def test_labels_go_with_a_saved_model(adata, tuned, tmp_path):
 def test_fine_tuned_model_without_names_of_its_classes_still_embeds(adata, release):
     (release / "label_dict").unlink()
     model = load(release / TUNED, family="scbert", device="cpu")
-    with pytest.warns(UserWarning, match=r"No file names the 4 classes .* `load\(\.\.\., labels=\[\.\.\.\]\)`"):
+    with pytest.warns(UserWarning, match=r"names the classes .* there are 4, .*`load\(\.\.\., labels=\[\.\.\.\]\)`"):
         found = sclcm.tl.annotate(adata, model, copy=True).obs["scbert_label"]
     assert set(found) <= {"0", "1", "2", "3", "unknown"}
     named = load(release / TUNED, family="scbert", device="cpu", labels=list("wxyz"))
