@@ -14,6 +14,7 @@ import torch
 
 from sclcm._sizes import ReleaseFacts, resolve_sizes
 from sclcm.models._build import build_lcm
+from sclcm.models._release import check_requirements
 from sclcm.nn.table_configs import NoBackbone
 from sclcm.zoo._registry import family_names, get_spec
 from sclcm.zoo._spec import StoredArray, with_variants
@@ -61,6 +62,7 @@ def test_published_size_has_the_parameters_that_the_key_map_expects(family, fact
     known = ReleaseFacts(
         config=config, shapes=shapes, given={key: n for key, n in UNSTATED.items() if key not in config}
     )
+    check_requirements(spec, known)  # no published configuration is taken for one that contradicts its weights
     spec = with_variants(spec, known, SimpleNamespace(specials=spec.vocabulary.specials))
     for source in spec.arrays.values():
         if isinstance(source, StoredArray):
