@@ -130,6 +130,19 @@ SPEC = ModelSpec(
         "mean_last": Recipe(pooling=MeanPooling(), layer=-1),
     },
     weights=("model.safetensors", "pytorch_model.bin"),
+    requires={
+        "model_type": "bert",
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        # What the tensors say as well.
+        "vocab_size": Shape(TABLE),
+        "hidden_size": Shape(TABLE, 1),
+        "num_hidden_layers": Count(BLOCK + "output.dense.weight"),
+        "intermediate_size": Shape("bert.encoder.layer.0.intermediate.dense.weight"),
+        "max_position_embeddings": Shape("bert.embeddings.position_embeddings.weight"),
+        "type_vocab_size": Shape("bert.embeddings.token_type_embeddings.weight"),
+    },
     variants=(
         Variant(
             when=(VocabularyHas("<cls>"),),
