@@ -131,6 +131,15 @@ class Measurement:
             self._made[name] = Measurement(adata, self.folder, family=self.family, draws=self.draws, **how)
         return self._made[name]
 
+    def of_cells(self, cells: probes.CellsWithGenes) -> Measurement:
+        """Return the measurement of those cells that upstream reads."""
+        kept = np.diff(self.chunk.counts.indptr) > 0
+        stored = next((self.draws[name] for name in cells.rows if name in self.draws), None)
+        if kept.all() or (stored is not None and np.shape(stored)[:1] == kept.shape):
+            return self
+        how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "run": self.run, "facts": self.facts}
+        return Measurement(self.adata[kept].copy(), self.folder, family=self.family, draws=self.draws, **how)
+
     def as_many(self, array: Any, name: str) -> Any:
         """Return the first rows of an array, as many as are stored; at least one, as none would prove nothing."""
         stored = self.draws[name]

@@ -208,7 +208,7 @@ def filled_embedding(m: Measurement, probe: probes.FilledEmbedding, name: str) -
     pad = pretrained.vocabulary.specials[pretrained.pad]
     batches = iter_batches(sentences, pad=pad, max_tokens=1000)
     list(run(pretrained.lcm, batches, [vectors], device=m.device_of, n_blocks=pretrained.depth(recipe)))
-    return out
+    return _where_a_number(m, probes.FilledPass(filled=probe.filled), out, name=name)
 
 
 @dataclass(frozen=True, eq=False)

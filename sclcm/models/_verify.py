@@ -20,6 +20,7 @@ from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import ModuleType
 
     from sclcm.zoo._spec import ModelSpec
 
@@ -129,7 +130,11 @@ def _arrays(family: str) -> dict[str, Probe]:
     if family not in reference_families():
         msg = f"{family!r} has no reference numbers; {', '.join(map(repr, reference_families()))} have."
         raise ValueError(msg)
-    return import_module(f"sclcm.reference.{family.replace('-', '_')}.arrays").ARRAYS
+    return _reference(family).ARRAYS
+
+
+def _reference(family: str) -> ModuleType:
+    return import_module(f"sclcm.reference.{family.replace('-', '_')}.arrays")
 
 
 def _verify_folder(
@@ -150,6 +155,8 @@ def _verify_folder(
         run=_run_of(folder),
         facts=facts,
     )
+    if cells := getattr(_reference(family), "CELLS_READ", None):
+        measurement = measurement.of_cells(cells)
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
         probe = find_probe(name, arrays)
         if probe is None:

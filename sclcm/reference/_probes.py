@@ -189,6 +189,20 @@ class MaskDraw:
     """Tokens that upstream hid: an input. It must have the shape of the tokens, and hide no padding."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CellsWithGenes:
+    """Cells that upstream reads; it leaves out those with no gene that the model knows, so that these have no row.
+
+    Parameters
+    ----------
+    rows
+        Names of arrays with a row for each cell. Where the first that is stored has one for every cell of the input,
+        none was left out.
+    """
+
+    rows: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Deferred:
     """Not computed yet.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_matrix
 
 from sclcm.models import verify
 from sclcm.models._verify import Check, compare, find_fixtures, reference_families, summary
@@ -326,6 +327,34 @@ def test_draw_that_cannot_be_one_fails_and_the_others_are_still_compared(fixture
     found = statuses(verify("geneformer", fixture=folder))
     assert found[name] == "FAIL"
     assert found["input_ids"] == found["cell_emb_mean_last"] == "OK"
+
+
+def with_a_cell_without_genes(folder, row):
+    """Insert a cell that has counts, but of no gene that the model knows."""
+    adata = anndata.read_h5ad(folder / "input.h5ad")
+    more = anndata.concat([adata[:row], adata[:1], adata[row:]], index_unique="-", keys=["a", "b", "c"], merge="same")
+    counts = more.X.toarray()
+    unknown = np.flatnonzero(more.var["ensembl_id"].str.startswith("UNMAPPED"))
+    counts[row] = 0
+    counts[row, unknown[:2]] = 5
+    more.X = csr_matrix(counts)
+    more.write_h5ad(folder / "input.h5ad")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_cell_without_genes_has_no_row_as_upstream_leaves_it_out(fixture, version):
+    folder = fixture(version)
+    with_a_cell_without_genes(folder, 3)
+    assert noticed(folder) == set()
+
+
+def test_cell_without_genes_may_have_a_row(fixture):
+    folder = fixture("v1")
+    with_a_cell_without_genes(folder, 3)
+    change_expected(folder, lambda stored: stored.update(length=np.insert(stored["length"], 3, 0)))
+    found = statuses(verify("geneformer", fixture=folder))
+    assert found["length"] == "OK"
+    assert found["input_ids"] == "FAIL"
 
 
 def test_group_that_no_cell_belongs_to_fails(fixture):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sclcm.reference._probes import (
     AttentionMean,
+    CellsWithGenes,
     CountsPer,
     Deferred,
     Embedding,
@@ -25,6 +26,7 @@ from sclcm.reference._probes import (
     Tokens,
 )
 
+CELLS_READ = CellsWithGenes(rows=("length", "input_ids", "attention_mask", "cell_emb_mean_second_to_last"))
 ARRAYS = {
     "input_ids": Tokens(),
     "length": Lengths(),
