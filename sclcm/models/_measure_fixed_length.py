@@ -91,6 +91,9 @@ def _sentences(m: Measurement, filled: probes.Filled, encoding: Encoding | None 
     pretrained, chunk = known.pretrained, known.chunk
     stored = np.asarray(m.draws[filled.genes])
     require_shape(stored, (chunk.n_cells, None), filled.genes, kinds="iu")
+    if filled.length is not None and m.run.get(filled.length, stored.shape[1]) != stored.shape[1]:
+        msg = f"{filled.genes!r} has {stored.shape[1]} places, but {filled.length!r} is {m.run[filled.length]!r}."
+        raise ValueError(msg)
     numbers = np.full(chunk.counts.nnz, 0.5)  # those that are smallest, and zero is, are taken
     for cell, (start, stop) in enumerate(zip(chunk.counts.indptr[:-1], chunk.counts.indptr[1:], strict=True)):
         tokens = pretrained.vocabulary.token_ids[chunk.counts.indices[start:stop]]

@@ -20,10 +20,13 @@ class Filled:
         Name of the array with token ids, shape `(cells, length)`; those of longer cells are a draw.
     weights
         File of the checkpoint; `None` is the one that the family takes first.
+    length
+        Entry of `run.json` with the length, where that is stated.
     """
 
     genes: str
     weights: str | None = None
+    length: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ def stored(family):
     return dict(np.load(_packaged(family) / "expected.npz"))
 
 
-def taker(family, adata, folder, draws):
-    measured = Measurement(adata, folder, family=family, draws=draws, dtype="float32", device="cpu")
+def taker(family, adata, folder, draws, run=None):
+    measured = Measurement(adata, folder, family=family, draws=draws, dtype="float32", device="cpu", run=run)
     return measured, lambda name: np.asarray(measured.take(find_probe(name, _arrays(family)), name))
 
 
@@ -172,3 +172,43 @@ def test_model_that_reads_no_values_learns_tokens_alone(checkpoint, human):
     _, take = taker("genecompass", human, checkpoint(without="use_values"), stored("genecompass"))
     assert take("human_mlm_loss") == take("human_mlm_id_loss") > 0
     assert take("human_mlm_value_loss").tolist() == 0
+
+
+# ---- sentences of a fixed length ----
+
+RUN = {"enc_num_heads": 4, "nonz_len": 150}
+FIXED = ("nonz_gene", "ms80_cls", "ms80_last_hidden", "hidden_cells")
+
+
+def cell_without_known_genes(row):
+    """Return an input and draws in which a cell expresses nothing that the model knows; upstream has no number."""
+    adata, draws = ad.read_h5ad(_packaged("cellfm") / "input.h5ad"), {name: stored("cellfm")[name] for name in FIXED}
+    counts = adata.X.toarray()
+    counts[row] = np.where(adata.var_names.str.startswith("NOVELGENE"), 2, 0)
+    adata.X = sparse.csr_matrix(counts)
+    draws["hidden_cells"] = np.array([row, 0])
+    draws["nonz_gene"][row], draws["ms80_cls"][row], draws["ms80_last_hidden"][0] = 0, np.nan, np.nan
+    return adata, draws
+
+
+def test_cell_without_genes_is_no_number_where_upstream_has_none():
+    adata, draws = cell_without_known_genes(3)
+    _, take = taker("cellfm", adata, _packaged("cellfm") / "checkpoint", draws, RUN)
+    found = take("ms80_cls")
+    assert np.isnan(found[3]).all()
+    np.testing.assert_allclose(np.delete(found, 3, 0), np.delete(draws["ms80_cls"], 3, 0), rtol=1e-4, atol=1e-4)
+    assert np.isnan(take("ms80_last_hidden")[0]).all()
+
+
+def test_cell_with_genes_is_a_number_whatever_is_stored():
+    adata, draws = ad.read_h5ad(_packaged("cellfm") / "input.h5ad"), {name: stored("cellfm")[name] for name in FIXED}
+    draws["ms80_cls"][:] = np.nan
+    _, take = taker("cellfm", adata, _packaged("cellfm") / "checkpoint", draws, RUN)
+    assert np.isfinite(take("ms80_cls")).all()
+
+
+def test_sentences_of_another_length_than_stated_are_refused():
+    adata, draws = ad.read_h5ad(_packaged("cellfm") / "input.h5ad"), {name: stored("cellfm")[name] for name in FIXED}
+    _, take = taker("cellfm", adata, _packaged("cellfm") / "checkpoint", draws, {**RUN, "nonz_len": 151})
+    with pytest.raises(ValueError, match="'nonz_gene' has 150 places, but 'nonz_len' is 151"):
+        take("ms80_cls")

@@ -27,8 +27,8 @@ BASE = "base_weight.ckpt"
 ROWS = "hidden_cells"
 TOTALS = ("ST_feat", "totals")
 PORT = "torch-port"
-FILLED = Filled(genes="nonz_gene")
-FILLED_BASE = Filled(genes="b_nonz_gene", weights=BASE)
+FILLED = Filled(genes="nonz_gene", length="nonz_len")
+FILLED_BASE = Filled(genes="b_nonz_gene", weights=BASE, length="nonz_len")
 
 # Upstream scales values by the root of one over the number of genes less some: it cancels out, but is no number where
 # there are few genes.
