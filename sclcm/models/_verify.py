@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
+    from sclcm.checkpoints.keymap import State
     from sclcm.zoo._spec import ModelSpec
 
 Status = Literal["OK", "FAIL", "DEFERRED", "UNKNOWN"]
@@ -155,6 +156,7 @@ def _verify_folder(
         run=_run_of(folder),
         facts=facts,
     )
+    yield from _load_copies(measurement, prefix)
     if cells := getattr(_reference(family), "CELLS_READ", None):
         measurement = measurement.of_cells(cells)
     for name in sorted({*expected, *facts}, key=list({**facts, **expected}).index):
@@ -203,20 +205,33 @@ def _tolerance(fact: Any) -> dict[str, float] | None:
 
 def _compare_weights(checkpoint: Path, family: str, prefix: str) -> Iterator[Check]:
     """Files of one release that hold the same weights must agree; only a disagreement is reported."""
+    for (file, state), (other, other_state) in _copies(checkpoint, family):
+        shared = sorted(state.keys() & other_state.keys())
+        if differing := [name for name in shared if not other_state[name].equal(state[name])]:
+            text = f"{differing[0]} differs between {file.name} and {other.name}"
+            yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=text)
+
+
+def _load_copies(measurement: Measurement, prefix: str) -> Iterator[Check]:
+    """Files of one release that hold the same weights must all be whole; only what is not is reported."""
+    for _, (file, _state) in _copies(measurement.folder, measurement.family):
+        try:
+            measurement.load(file)
+        except (ValueError, KeyError) as error:
+            yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=f"could not be loaded: {error}")
+
+
+def _copies(checkpoint: Path, family: str) -> Iterator[tuple[tuple[Path, State], tuple[Path, State]]]:
+    """Yield the first file of a release's weights with each other one of the same model, and their tensors."""
     spec = get_spec(family)
     found = list(dict.fromkeys(file for pattern in spec.weights for file in sorted(checkpoint.glob(pattern))))
     if len(found) < 2 or isinstance(spec.config, PickledModule):  # each of those is a model of its own
         return
     states = [read_state(spec, file) for file in found]
     for file, state in zip(found[1:], states[1:], strict=True):
-        if state.keys() - states[0].keys() and states[0].keys() - state.keys():
-            continue  # a fine-tuned model beside the pre-trained one
-        if _are_of_two_models(spec, found[0].name, file.name):
-            continue
-        shared = sorted(state.keys() & states[0].keys())
-        if differing := [name for name in shared if not state[name].equal(states[0][name])]:
-            text = f"{differing[0]} differs between {found[0].name} and {file.name}"
-            yield Check(status="FAIL", array=f"{prefix}checkpoint", tolerance=text)
+        is_tuned = state.keys() - states[0].keys() and states[0].keys() - state.keys()  # beside the pre-trained one
+        if not is_tuned and not _are_of_two_models(spec, found[0].name, file.name):
+            yield (found[0], states[0]), (file, state)
 
 
 def _are_of_two_models(spec: ModelSpec, one: str, other: str) -> bool:

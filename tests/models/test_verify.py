@@ -196,6 +196,26 @@ def test_weights_files_that_disagree_are_noticed(fixture):
     assert "attention.self.key.bias differs between model.safetensors and pytorch_model.bin" in failed.tolerance
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda tensors: flip(tensors["cls.predictions.decoder.weight"]), "stored twice, but differ"),
+        (lambda tensors: tensors.update(more=torch.ones(2)), "no rule names: 'more'"),
+    ],
+    ids=["tied", "more"],
+)
+def test_second_weights_file_must_be_whole(fixture, change, complaint):
+    folder = fixture(both_files=True)
+    file = folder / "checkpoint/pytorch_model.bin"
+    tensors = {name: tensor.clone() for name, tensor in torch.load(file, weights_only=True).items()}
+    change(tensors)
+    torch.save(tensors, file)
+    (failed,) = (check for check in verify("geneformer", fixture=folder) if check.status == "FAIL")
+    assert failed.array == "checkpoint"
+    assert complaint in failed.tolerance
+    assert "pytorch_model.bin" in failed.tolerance
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_swapped_ids_of_the_vocabulary_are_noticed(fixture, version):
     folder = fixture(version)
