@@ -134,6 +134,8 @@ class Measurement:
     def of_cells(self, cells: probes.CellsWithGenes) -> Measurement:
         """Return the measurement of those cells that upstream reads."""
         kept = np.diff(self.chunk.counts.indptr) > 0
+        if cells.passing in self.adata.obs:
+            kept &= (self.adata.obs[cells.passing] == 1).to_numpy()
         stored = next((self.draws[name] for name in cells.rows if name in self.draws), None)
         if kept.all() or (stored is not None and np.shape(stored)[:1] == kept.shape):
             return self

@@ -198,9 +198,12 @@ class CellsWithGenes:
     rows
         Names of arrays with a row for each cell. Where the first that is stored has one for every cell of the input,
         none was left out.
+    passing
+        Column of obs that is one for cells that upstream is to read, where there is such a column.
     """
 
     rows: tuple[str, ...]
+    passing: str | None = None
 
 
 @dataclass(frozen=True)

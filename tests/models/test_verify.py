@@ -368,6 +368,15 @@ def test_cell_without_genes_has_no_row_as_upstream_leaves_it_out(fixture, versio
     assert noticed(folder) == set()
 
 
+def test_cell_that_upstream_is_not_to_read_has_no_row(fixture):
+    folder = fixture()
+    adata = anndata.read_h5ad(folder / "input.h5ad")
+    more = anndata.concat([adata[:2], adata[5:6], adata[2:]], index_unique="-", keys=["a", "b", "c"], merge="same")
+    more.obs["filter_pass"] = np.where(np.arange(more.n_obs) == 2, 0, 1)
+    more.write_h5ad(folder / "input.h5ad")
+    assert noticed(folder) == set()
+
+
 def test_cell_without_genes_may_have_a_row(fixture):
     folder = fixture("v1")
     with_a_cell_without_genes(folder, 3)

@@ -26,7 +26,9 @@ from sclcm.reference._probes import (
     Tokens,
 )
 
-CELLS_READ = CellsWithGenes(rows=("length", "input_ids", "attention_mask", "cell_emb_mean_second_to_last"))
+CELLS_READ = CellsWithGenes(
+    rows=("length", "input_ids", "attention_mask", "cell_emb_mean_second_to_last"), passing="filter_pass"
+)
 ARRAYS = {
     "input_ids": Tokens(),
     "length": Lengths(),
