@@ -83,7 +83,7 @@ class WherePresent:
 class Sum:
     """Several sizes added up, such as the rows of a table and of what is stored apart; numbers may be below zero."""
 
-    parts: tuple[int | Shape | Config | Given, ...]
+    parts: tuple[int | Shape | Count | Config | Given, ...]
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ class ModelSpec:
         Pattern of the configuration file, its place in or beside the weights file, or `None`.
     requires
         Entries of the configuration that must have a certain value where they are there, one of a frozen set, or the
-        size that the weights have.
+        size that the weights have; some only where the weights have a part (`WherePresent`).
     variants
         What some checkpoints have besides.
     prototypes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Shape, Shapes
+from sclcm._sizes import Config, Count, Shape, Shapes, Sum, WherePresent
 from sclcm.checkpoints.keymap import Drop, Join, KeyMap, Rename
 from sclcm.encoding.normalize import LogCounts
 from sclcm.encoding.select import InOrder
@@ -39,6 +39,9 @@ COVARIATE = "decoder.covariate_layers.{}."
 FIRST_COVARIATE = "decoder.covariate_layers.0."
 OUT = "decoder.out_layer."
 CLASSES = "head.mlp.1.weight"
+CLUSTERS = LATENT + "inference_qyx.0.logits.weight"
+MEAN = LATENT + "inference_qzyx.2.mu.weight"
+DISPERSION = OUT + "dec_disp"
 COUNTS = "heads.counts.blocks.{}."
 TERMS = COUNTS + "covariates."
 QUARTERS = GroupNorm(n_groups=4)
@@ -137,23 +140,23 @@ SPEC = ModelSpec(
         ),
         # The authors draw the cluster at random from one stream, even for embeddings; "drawn" draws it by the cell.
         Variant(
-            when=(HasTensor(LATENT + "inference_qyx.0.logits.weight"),),
+            when=(HasTensor(CLUSTERS),),
             heads={
                 "mixture": MixtureLatent(
-                    n_clusters=Shape(LATENT + "inference_qyx.0.logits.weight"),
+                    n_clusters=Shape(CLUSTERS),
                     d_hidden=Shape(LATENT + "inference_qzyx.0.weight"),
-                    d_latent=Shape(LATENT + "inference_qzyx.2.mu.weight"),
+                    d_latent=Shape(MEAN),
                 ),
                 "latent_most_probable": MixtureReadout(latent="mixture", clusters="most_probable"),
                 "latent_weighted": MixtureReadout(latent="mixture", clusters="weighted"),
                 "latent_drawn": MixtureReadout(latent="mixture", clusters="drawn"),
             },
             keys=KeyMap(
-                Rename(LATENT + "inference_qyx.0.logits.weight", "heads.mixture.logits.weight"),
+                Rename(CLUSTERS, "heads.mixture.logits.weight"),
                 Rename(LATENT + "inference_qyx.0.logits.bias", "heads.mixture.logits.bias"),
                 Rename(LATENT + "inference_qzyx.0.weight", "heads.mixture.hidden.weight"),
                 Rename(LATENT + "inference_qzyx.0.bias", "heads.mixture.hidden.bias"),
-                Rename(LATENT + "inference_qzyx.2.mu.weight", "heads.mixture.mean.weight"),
+                Rename(MEAN, "heads.mixture.mean.weight"),
                 Rename(LATENT + "inference_qzyx.2.mu.bias", "heads.mixture.mean.bias"),
                 Rename(LATENT + "inference_qzyx.2.var.weight", "heads.mixture.variance.weight"),
                 Rename(LATENT + "inference_qzyx.2.var.bias", "heads.mixture.variance.bias"),
@@ -169,14 +172,14 @@ SPEC = ModelSpec(
             },
         ),
         Variant(
-            when=(HasTensor(OUT + "dec_disp"),),
+            when=(HasTensor(DISPERSION),),
             heads={
                 "counts": CountDecoder(
                     d_latent=Shape("decoder.layers.0.0.weight", 1),
                     d_hidden=Shape("decoder.layers.0.0.weight"),
                     n_blocks=Count(DECODER + "0.weight"),
                     d_out=Shape(OUT + "dec_1.weight"),
-                    n_genes=Shape(OUT + "dec_disp"),
+                    n_genes=Shape(DISPERSION),
                     covariates={
                         "batch": Shape(FIRST_COVARIATE + "batch.0.weight", absent=0),
                         "dataset": Shape(FIRST_COVARIATE + "dataset.0.weight", absent=0),
@@ -207,7 +210,7 @@ SPEC = ModelSpec(
                 Rename(OUT + "dec_1.bias", "heads.counts.up.bias"),
                 Rename(OUT + "dec_mean.0.weight", "heads.counts.mean.weight"),
                 Rename(OUT + "dec_mean.0.bias", "heads.counts.mean.bias"),
-                Rename(OUT + "dec_disp", "heads.counts.log_dispersion"),
+                Rename(DISPERSION, "heads.counts.log_dispersion"),
             ),
         ),
     ),
@@ -221,6 +224,20 @@ SPEC = ModelSpec(
         "dsbn": False,
         "dar": False,
         "ecs": False,
+        # What the authors build the model by; of a size that differs, they would leave the tensors at random.
+        "enc_hid": Shape(TABLE, 1),
+        "enc_layers": Count(SELF + "query_projection.weight"),
+        # Fine-tuned classifiers are read by the configuration of what they began with, which had these parts.
+        "latent_mod": WherePresent(CLUSTERS, "gmvae"),
+        "num_clusters": WherePresent(CLUSTERS, Shape(CLUSTERS)),
+        "post_latent_dim": WherePresent(MEAN, Shape(MEAN)),
+        "dec_mod": WherePresent(DISPERSION, "nbmlp"),
+        "dec_hid": WherePresent(DISPERSION, Shape(OUT + "dec_1.weight", 1)),
+        "dec_layers": WherePresent(DISPERSION, Sum(parts=(Count(DECODER + "0.weight"), 1))),
+        "out_dim": WherePresent(DISPERSION, Shape(DISPERSION)),
+        "batch_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "batch.0.weight", absent=0)),
+        "dataset_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "dataset.0.weight", absent=0)),
+        "platform_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "platform.0.weight", absent=0)),
     },
     checkpoints={
         "85m": Checkpoint(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Present, Shape
+from sclcm._sizes import Config, Count, Present, Shape, Sum
 from sclcm.checkpoints.keymap import KeyMap, Rename
 from sclcm.encoding.normalize import LogNormalizeNamed
 from sclcm.encoding.select import Reversed
@@ -26,6 +26,8 @@ from sclcm.zoo._vocabularies import SynonymTable, TokenLists, WiderGenes
 BLOCK = "transformer.h.{}."
 FIRST = "transformer.h.0."
 OURS = "backbone.blocks.{}."
+TOKENS = "transformer.wte.weight"
+VALUES = "transformer.wee.weight"
 BINS = Config("expression_level")
 
 # The coarse type, the fine one and the end. The authors' two ways of decoding differ where the fine type would repeat
@@ -75,9 +77,9 @@ SPEC = ModelSpec(
         max_tokens=None,
     ),
     architecture=LCMConfig(
-        d_model=Shape("transformer.wte.weight", 1),
-        gene=TableEncoder(n_tokens=Shape("transformer.wte.weight")),
-        value=ValueTable(n_values=Shape("transformer.wee.weight")),
+        d_model=Shape(TOKENS, 1),
+        gene=TableEncoder(n_tokens=Shape(TOKENS)),
+        value=ValueTable(n_values=Shape(VALUES)),
         backbone=BackboneConfig(
             n_blocks=Count(BLOCK + "attn.c_attn.weight"),
             attention=SoftmaxAttention(n_heads=Config("n_head"), causal=True, bias=Present(FIRST + "attn.c_attn.bias")),
@@ -97,8 +99,8 @@ SPEC = ModelSpec(
         },
     ),
     keys=KeyMap(
-        Rename("transformer.wte.weight", "embed.gene.weight"),
-        Rename("transformer.wee.weight", "embed.value.rows.table.weight"),
+        Rename(TOKENS, "embed.gene.weight"),
+        Rename(VALUES, "embed.value.rows.table.weight"),
         Rename(BLOCK + "ln_1.weight", OURS + "norm1.weight"),
         Rename(BLOCK + "ln_1.bias", OURS + "norm1.bias", optional=True),
         Rename(BLOCK + "attn.c_attn.weight", OURS + "attn.qkv.weight"),
@@ -127,7 +129,15 @@ SPEC = ModelSpec(
     ),
     weights=("ckpt_scMulan.pt",),
     config=InWeights(key="model_args", tensors="model"),
-    requires={"ele": 1},
+    requires={
+        "ele": 1,
+        # What the authors build the model by.
+        "vocab_size": Shape(TOKENS),
+        "n_embd": Shape(TOKENS, 1),
+        "n_layer": Count(BLOCK + "attn.c_attn.weight"),
+        "bias": Present(FIRST + "attn.c_attn.bias"),
+        "expression_level": Sum(parts=(Shape(VALUES), -1)),  # the first row is for tokens without a value
+    },
     checkpoints={
         "heca-10m": Checkpoint(
             description="369 million parameters, 24 blocks of width 1,120, 10 million human cells of 7 organs",

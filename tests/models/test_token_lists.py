@@ -266,6 +266,15 @@ def test_configuration_of_another_kind_is_refused(folder):
         load(folder / "checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("vocab_size", 9), ("n_embd", 16), ("n_layer", 3), ("bias", True), ("expression_level", 8)]
+)
+def test_configuration_that_the_weights_contradict_is_refused(folder, key, value):
+    change(folder / "checkpoint/ckpt_scMulan.pt", lambda content: content["model_args"].update({key: value}))
+    with pytest.raises(ValueError, match=f"says '{key}' is {value}, but the weights say"):
+        load(folder / "checkpoint", device="cpu")
+
+
 def test_size_that_the_file_does_not_state_can_be_given(folder):
     change(folder / "checkpoint/ckpt_scMulan.pt", lambda content: content["model_args"].pop("n_head"))
     with pytest.raises(ValueError, match=r"lacks 'n_head'; pass it, as in `load\(..., n_head=...\)`"):
@@ -283,6 +292,7 @@ def test_weights_file_without_an_entry_is_refused(folder, entry):
 def test_half_a_bias_is_refused(folder):
     def add(content):
         content["model"]["transformer.h.0.attn.c_attn.bias"] = torch.zeros(96)
+        content["model_args"]["bias"] = True
 
     change(folder / "checkpoint/ckpt_scMulan.pt", add)
     with pytest.raises(ValueError, match="attn"):

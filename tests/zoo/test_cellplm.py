@@ -115,6 +115,37 @@ def test_models_of_another_kind_are_refused(release, key, value):
         loaded(release(**{key: value}))
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("enc_hid", "enc_layers", "num_clusters", "post_latent_dim", "dec_hid", "dec_layers", "out_dim"),
+        *("batch_num", "dataset_num", "platform_num"),
+    ],
+)
+def test_configuration_whose_sizes_the_weights_contradict_is_refused(release, key):
+    with pytest.raises(ValueError, match=f"says '{key}' is 21, but the weights say"):
+        loaded(release(**{key: 21}))
+
+
+@pytest.mark.parametrize(("key", "value"), [("latent_mod", "vae"), ("dec_mod", "mlp")])
+def test_parts_of_another_kind_are_refused(release, key, value):
+    with pytest.raises(ValueError, match=f"says '{key}' is '{value}', but the weights say"):
+        loaded(release(**{key: value}))
+
+
+def test_fine_tuned_classifier_is_read_by_the_configuration_that_it_began_with(release):
+    def change(tensors):
+        return without("latent.", "decoder.")(tensors) | {
+            "latent.layers.1.lat_2lat.0.weight": torch.randn(5, 16),
+            "latent.layers.1.lat_2lat.0.bias": torch.randn(5),
+            "head.mlp.1.weight": torch.randn(4, 5),
+            "head.mlp.1.bias": torch.randn(4),
+        }
+
+    for settings in ({}, {"latent_mod": "ae", "post_latent_dim": 5, "dec_mod": "mlp", "dec_layers": 1, "out_dim": 4}):
+        assert set(loaded(release(change, **settings)).lcm.heads) == {"latent", "cell_class"}
+
+
 def test_heads_are_8_where_the_configuration_does_not_name_them(release):
     assert loaded(release(enc_head=None)).architecture.backbone.attention.n_heads == 8
     assert loaded(release(enc_head=2)).architecture.backbone.attention.n_heads == 2
@@ -179,9 +210,10 @@ def test_covariates_are_those_that_the_decoder_has(release, names):
             bare |= {layer + "2.weight": torch.randn(16), layer + "2.bias": torch.randn(16)}
         return bare
 
-    decoder = loaded(release(change)).lcm.heads["counts"]
+    sizes = {f"{name}_num": names.index(name) + 2 if name in names else 0 for name in ("batch", "dataset", "platform")}
+    decoder = loaded(release(change, **sizes)).lcm.heads["counts"]
     found = [decoder.n_labels(name) for name in ("batch", "dataset", "platform")]
-    assert found == [names.index(name) + 2 if name in names else 0 for name in ("batch", "dataset", "platform")]
+    assert found == list(sizes.values())
 
 
 def test_decoder_may_have_more_hidden_layers(release):
@@ -194,7 +226,7 @@ def test_decoder_may_have_more_hidden_layers(release):
         more["decoder.layers.1.0.weight"] = torch.randn(16, 16)
         return tensors | more
 
-    decoder = loaded(release(change)).lcm.heads["counts"]
+    decoder = loaded(release(change, dec_layers=3)).lcm.heads["counts"]
     assert len(decoder.blocks) == 2
     assert decoder(torch.randn(3, 12)).shape == (3, 320)
 
