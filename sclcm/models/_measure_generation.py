@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from sclcm.encoding.chunks import CellChunk
     from sclcm.genes.align import GeneAlignment
     from sclcm.genes.vocabulary import GeneVocabulary
     from sclcm.models._measure import Measurement
@@ -128,17 +129,24 @@ def _reading(m: Measurement, prompts: probes.Prompts) -> Pretrained:
     counts = align_rows(data.source.read(0, m.adata.n_obs), wider)
     if counts.data.max(initial=0.0) > prompts.as_is_up_to:
         return m.pretrained
-    return dataclasses.replace(m.pretrained, encoding=dataclasses.replace(m.pretrained.encoding, normalize=()))
+    encoding = dataclasses.replace(m.pretrained.encoding, normalize=())
+    return dataclasses.replace(m.pretrained, encoding=encoding, needs="expression")
+
+
+def _chunk(m: Measurement, reading: Pretrained) -> CellChunk:
+    return next(m.input.chunks(reading, chunk_size=m.adata.n_obs))
 
 
 def _sentences(m: Measurement, prompts: probes.Prompts) -> CellSentences:
-    return _reading(m, prompts).encode(m.chunk)
+    reading = _reading(m, prompts)
+    return reading.encode(_chunk(m, reading))
 
 
 def normalized_matrix(m: Measurement, probe: probes.NormalizedMatrix, name: str) -> np.ndarray:
     """Values of all features."""
-    pretrained, counts = _reading(m, probe.prompts), m.chunk.counts
-    data = normalize(pretrained.encoding.normalize, m.chunk, pretrained.arrays)
+    pretrained = _reading(m, probe.prompts)
+    chunk = _chunk(m, pretrained)
+    counts, data = chunk.counts, normalize(pretrained.encoding.normalize, chunk, pretrained.arrays)
     return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape).toarray()
 
 

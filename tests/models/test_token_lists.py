@@ -18,6 +18,8 @@ import sclcm
 import sclcm.reference
 from sclcm._settings import settings
 from sclcm.models import load, verify
+from sclcm.models._measure import said
+from sclcm.reference.scmulan.arrays import WORDS
 
 FIXTURE = Path(sclcm.reference.__file__).parent / "scmulan"
 
@@ -237,6 +239,29 @@ def test_changed_expected_value_is_noticed(folder, array):
     arrays[array] = changed
     np.savez(folder / "expected.npz", **arrays)
     assert failures(folder)
+
+
+# ---- other fixtures that upstream could make ----
+
+
+def test_input_that_is_normalised_already_verifies_as_it_is(folder):
+    """Upstream takes a matrix without a value above 10 as it is."""
+    adata = anndata.read_h5ad(folder / "input.h5ad")
+    listed = (folder / "checkpoint/total_gene_list_42117.txt").read_text().splitlines()[1:]
+    adata = adata[:, adata.var_names.isin([line.split("\t")[0] for line in listed])].copy()
+    x = adata.X.toarray().astype(np.float64)
+    adata.X = sparse.csr_matrix(np.log1p(x / x.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    adata.write_h5ad(folder / "input.h5ad")
+    assert not failures(folder)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("Blood", "Common myeloid progenitor (CMP)", "Healthy"), ("Multipotent progenitor (MPP)",), ("Heart", "F")],
+)
+def test_words_are_read_whole_from_what_is_said_of_them(words):
+    fact = {"meaning": f"metadata prompt {', '.join(words)} (values 0)", "produced_by": "tokenizer.encode"}
+    assert said(WORDS, fact) == words
 
 
 # ---- damaged or foreign files are refused ----

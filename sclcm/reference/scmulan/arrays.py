@@ -30,7 +30,8 @@ from sclcm.reference._probes import Deferred, Said
 
 PROMPTS = Prompts(as_is_up_to=10)
 NAMES, COUNTS = "gsu_query_symbols", "gsu_query_counts"
-WORDS = Said(pattern=r"prompt (.+?) \(", otherwise=("Blood", "NK cell", "Healthy"), of="cond_prompt_ids")
+# Some names of cell types end in their short form, which is in brackets too.
+WORDS = Said(pattern=r"prompt (.+?) \((?![A-Z]+\))", otherwise=("Blood", "NK cell", "Healthy"), of="cond_prompt_ids")
 LENGTH = Said(pattern=r"length limit (\d+)", otherwise=40, of="cond_generated_ids")
 
 ARRAYS = {
