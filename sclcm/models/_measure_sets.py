@@ -19,8 +19,9 @@ from sclcm.models._cell_vectors import cell_vectors
 from sclcm.models._classification import class_logits
 from sclcm.models._imputation import counts_of
 from sclcm.models._measure_draws import require_shape
+from sclcm.models._measure_rows import rows_that_fit
 from sclcm.models._set_pass import members, read_cells
-from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss
+from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss, whole_counts_loss
 from sclcm.nn.mixture_latent import MixtureLatent, categorical_term, floored, gaussian_term, gumbel, one_hot, sample
 from sclcm.reference import _set_probes as probes
 from sclcm.zoo._registry import get_spec
@@ -257,7 +258,10 @@ def full_counts(m: Measurement, probe: probes.FullCounts, name: str) -> np.ndarr
 def pretraining(m: Measurement, probe: probes.Pretraining, name: str) -> Any:
     """Return a part of a step of pre-training."""
     found = _pretraining_step(m, probe)[probe.part]
-    return m.as_many(found, name) if probe.part == "mean" else found
+    if probe.part != "mean":
+        return found
+    means = found.cpu().numpy()
+    return means[rows_that_fit(means, np.atleast_2d(m.draws[name]), name)]
 
 
 def _pretraining_step(m: Measurement, probe: probes.Pretraining) -> Mapping[str, Tensor]:
@@ -275,9 +279,11 @@ def _pretraining_step(m: Measurement, probe: probes.Pretraining) -> Mapping[str,
     labels = {key: drawn(name).long() for key, name in probe.drawn.labels if name in m.draws}
     mean = decoder(z_nz, labels)
     gaussian, categorical = gaussian_term(z_nz, posterior, prior), categorical_term(logits)
-    weights, floor = _loss_settings(m, probe)
+    settings = _loss_settings(m)
+    weights, floor = [float(settings.get(*weight)) for weight in probe.weights], float(settings.get(*probe.floor))
     latent_loss = floored([gaussian, categorical], weights=weights, floor=floor)
-    counts_loss = masked_counts_loss(counts, mean, decoder.dispersion(), mask)
+    loss = masked_counts_loss if settings.get(*probe.hidden) else whole_counts_loss
+    counts_loss = loss(counts, mean, decoder.dispersion(), mask)
     return {
         "shares": shares,
         "latent": z_nz,
@@ -299,13 +305,12 @@ def _masked_vectors(m: Measurement, mask: np.ndarray) -> Tensor:
     return through_blocks(lcm, x_nd, n_blocks=None, pieces=Pieces(len(x_nd)))
 
 
-def _loss_settings(m: Measurement, probe: probes.Pretraining) -> tuple[list[float], float]:
+def _loss_settings(m: Measurement) -> Mapping[str, Any]:
     config = get_spec(m.family).config
     if not isinstance(config, BesideWeights):
         msg = f"{m.family!r} keeps no configuration beside its weights, in which the loss is described."
         raise TypeError(msg)
-    found = read_json(find_one(m.folder, (config.file,)))
-    return [float(found[key]) for key in probe.weights], float(found[probe.floor])
+    return read_json(find_one(m.folder, (config.file,)))
 
 
 MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {

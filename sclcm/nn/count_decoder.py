@@ -141,8 +141,15 @@ def masked_counts_loss(count_ng: Tensor, mean_ng: Tensor, dispersion_g: Tensor, 
     mask_ng
         Which were hidden at the entrance, same shape as the counts.
     """
+    whole = whole_counts_loss(count_ng, mean_ng, dispersion_g, mask_ng)
     some_n = mask_ng.any(-1)
     count_ng, mean_ng, mask_ng = count_ng[some_n], mean_ng[some_n], mask_ng[some_n]
-    whole = negative_binomial(count_ng, rescale(mean_ng, count_ng), dispersion_g)
     hidden_ng = count_ng * mask_ng
     return whole + negative_binomial(hidden_ng, rescale(mean_ng * mask_ng, hidden_ng), dispersion_g)
+
+
+def whole_counts_loss(count_ng: Tensor, mean_ng: Tensor, dispersion_g: Tensor, mask_ng: Tensor) -> Tensor:
+    """Return the second of the two alone: of all counts of cells of which some are hidden."""
+    some_n = mask_ng.any(-1)
+    count_ng, mean_ng = count_ng[some_n], mean_ng[some_n]
+    return negative_binomial(count_ng, rescale(mean_ng, count_ng), dispersion_g)

@@ -167,17 +167,20 @@ class Pretraining:
     Parameters
     ----------
     part
-        Shares of clusters; latent vectors; means of the first cells; the two terms of the latent space, before floor
+        Shares of clusters; latent vectors; means of some cells; the two terms of the latent space, before floor
         and weight; its loss; that of the counts; their sum.
     drawn
         What was drawn.
     weights
-        Keys of the release's configuration with the weights of the two terms.
+        Keys of the release's configuration with the weights of the two terms, and what upstream takes without them.
     floor
-        Its key with the floor of both.
+        Its key with the floor of both, likewise.
+    hidden
+        Its key for whether hidden counts are scored by themselves as well, likewise.
     """
 
     part: Literal["shares", "latent", "mean", "gaussian", "categorical", "latent_loss", "counts_loss", "loss"]
     drawn: PretrainingDraws
-    weights: tuple[str, str] = ("w_li", "w_en")
-    floor: str = "lamda"
+    weights: tuple[tuple[str, float], ...] = (("w_li", 1.0), ("w_en", 1.0))
+    floor: tuple[str, float] = ("lamda", 0.5)
+    hidden: tuple[str, bool] = ("dae", True)

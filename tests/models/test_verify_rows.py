@@ -348,3 +348,13 @@ def test_another_setting_gives_other_numbers(copied, family, array, old, new):
     assert old in text
     (folder / "expected.json").write_text(text.replace(old, new))
     assert array in not_ok(family, folder)
+
+
+def test_means_may_be_of_any_cells_of_a_step(copied):
+    folder = copied("cellplm")
+    arrays = stored(folder)
+    for rows in ([0, 2], [1, 3], [3]):
+        np.savez(folder / "expected.npz", **{**arrays, "pre_mean": arrays["pre_mean"][rows]})
+        assert not not_ok("cellplm", folder)
+    np.savez(folder / "expected.npz", **{**arrays, "pre_mean": arrays["pre_mean"][[2, 0]]})
+    assert not_ok("cellplm", folder) == {"pre_mean"}

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import nbinom
 
 from sclcm.nn import set_configs
-from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss, negative_binomial, rescale
+from sclcm.nn.count_decoder import CountDecoder, masked_counts_loss, negative_binomial, rescale, whole_counts_loss
 from sclcm.nn.set_configs import GroupNorm
 
 CONFIG = set_configs.CountDecoder(
@@ -109,6 +109,7 @@ def test_loss_counts_cells_with_hidden_counts_alone():
     some = [0, 2]
     hidden = count[some] * mask[some]
     wanted = negative_binomial(count[some], rescale(mean[some], count[some]), dispersion)
+    torch.testing.assert_close(whole_counts_loss(count, mean, dispersion, mask), wanted)
     wanted = wanted + negative_binomial(hidden, rescale(mean[some] * mask[some], hidden), dispersion)
     torch.testing.assert_close(loss, wanted)
     count[1] = 9

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sclcm.reference
-from sclcm.models import build, describe, load
+from sclcm.models import build, describe, load, verify
 from sclcm.tl import embed
 
 REFERENCE = Path(sclcm.reference.__file__).parent / "cellplm"
@@ -229,6 +229,23 @@ def test_decoder_may_have_more_hidden_layers(release):
     decoder = loaded(release(change, dec_layers=3)).lcm.heads["counts"]
     assert len(decoder.blocks) == 2
     assert decoder(torch.randn(3, 12)).shape == (3, 320)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"dae": False}, {"pre_loss", "pre_target_loss"}),
+        ({"w_li": None}, {"pre_loss", "pre_latent_loss"}),
+        ({"w_en": None}, {"pre_loss", "pre_latent_loss"}),
+    ],
+)
+def test_loss_is_that_of_the_configuration(release, settings, wrong):
+    """Without an entry, it is what the authors' code takes then; those of the fixture have other settings."""
+    folder = release(**settings)
+    folder = folder.rename(folder.parent / "checkpoint").parent
+    for name in ("input.h5ad", "expected.npz", "expected.json"):
+        shutil.copy(REFERENCE / name, folder)
+    assert {check.array for check in verify("cellplm", fixture=folder) if check.status != "OK"} == wrong
 
 
 def test_saved_model_gives_the_same_bits(tmp_path):
