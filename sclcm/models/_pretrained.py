@@ -217,7 +217,10 @@ class Pretrained:
         heads = self.architecture.heads if chosen.cells is not None or decoder is None else decoder.heads
         if chosen.head not in (None, *heads) or (decoder is None and None in (chosen.head, chosen.cells)):
             what = "model" if decoder is None else "decoder"
-            msg = f"`recipe` reads the head {chosen.head!r}; the {what} of {self.name!r} has {sorted(heads)}."
+            msg = (
+                f"`recipe` reads the head {chosen.head!r}; the {what} of {self.name!r} has {sorted(heads)}. "
+                "Weights that were fine-tuned may lack heads of the pre-trained ones."
+            )
             raise ValueError(msg)
         if chosen.cells is not None:
             self.recipe(chosen.cells)
