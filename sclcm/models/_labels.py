@@ -12,7 +12,7 @@ from sclcm.checkpoints.readers import read_pickle
 from sclcm.models._gene_lists import names_in
 from sclcm.nn.cell_configs import TanhClassHead
 from sclcm.nn.readouts import CellClassHead, LinearHead, PooledClassHead, SentenceClassHead
-from sclcm.nn.set_configs import DroppedLayers
+from sclcm.nn.set_configs import BareLayers, DroppedLayers
 from sclcm.zoo._labels import ClassLabels, GeneratedLabels, LabelFile, NamesInFile
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def n_classes(architecture: LCMConfig, head: str) -> int:
     match architecture.heads[head]:
         case PooledClassHead(n_classes=n) | CellClassHead(n_classes=n) | SentenceClassHead(n_classes=n):
             return as_int(n)
-        case TanhClassHead(n_classes=n) | LinearHead(d_out=n) | DroppedLayers(widths=(*_, n)):
+        case TanhClassHead(n_classes=n) | LinearHead(d_out=n):
+            return as_int(n)
+        case DroppedLayers(widths=(*_, n)) | BareLayers(widths=(*_, n)):
             return as_int(n)
         case other:
             msg = f"The head {head!r} is a {type(other).__name__}, which scores no classes of cells."

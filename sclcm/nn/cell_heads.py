@@ -41,18 +41,37 @@ class DroppedLayers(nn.Module):
 
     def __init__(self, config: set_configs.DroppedLayers) -> None:
         super().__init__()
-        if not isinstance(config.widths, tuple):
-            msg = f"The widths of the layers are still to be read by {config.widths!r}."
-            raise TypeError(msg)
-        widths = [as_int(config.d_in), *map(as_int, config.widths)]
         layers: list[nn.Module] = []
-        for d_in, d_out in itertools.pairwise(widths):
+        for d_in, d_out in itertools.pairwise(_widths(config)):
             layers += [nn.Dropout(float(config.dropout)), Linear(d_in, d_out), nn.ReLU()]  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x_nd: Tensor) -> Tensor:
         """Return logits, shape `(cells, classes)`."""
         return self.layers(x_nd)
+
+
+class BareLayers(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, config: set_configs.BareLayers) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for d_in, d_out in itertools.pairwise(_widths(config)):
+            layers += [Linear(d_in, d_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x_nd: Tensor) -> Tensor:
+        """Return logits, shape `(cells, classes)`."""
+        return self.layers(x_nd)
+
+
+def _widths(config: set_configs.DroppedLayers | set_configs.BareLayers) -> list[int]:
+    """Return the widths of the input and of the output of each layer."""
+    if not isinstance(config.widths, tuple):
+        msg = f"The widths of the layers are still to be read by {config.widths!r}."
+        raise TypeError(msg)
+    return [as_int(config.d_in), *map(as_int, config.widths)]
 
 
 class ExpressionDecoder(nn.Module):

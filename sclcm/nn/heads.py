@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sclcm._sizes import as_int
 from sclcm.nn import cell_configs, gated_configs, readouts, set_configs
-from sclcm.nn.cell_heads import ActivatedHead, DroppedLayers, ExpressionDecoder
+from sclcm.nn.cell_heads import ActivatedHead, BareLayers, DroppedLayers, ExpressionDecoder
 from sclcm.nn.count_decoder import CountDecoder
 from sclcm.nn.layered_heads import CellVectorHead, LayeredHead
 from sclcm.nn.layers import Activation, Linear, activation, layer_norm, linear
@@ -326,6 +326,8 @@ def build_head(config: readouts.HeadConfig, d_model: int, table: GeneTable) -> n
             return ExpressionDecoder(config)
         case set_configs.DroppedLayers():
             return DroppedLayers(config)
+        case set_configs.BareLayers():
+            return BareLayers(config)
         case set_configs.MixtureReadout():
             msg = "A `MixtureReadout` reads another head and is built with it."
             raise ValueError(msg)

@@ -254,5 +254,23 @@ class DroppedLayers:
     dropout: Number = 0.0
 
 
-CellHead: TypeAlias = MixtureLatent | MixtureReadout | CountDecoder | ActivatedHead | ExpressionDecoder | DroppedLayers
+@dataclass(frozen=True, kw_only=True)
+class BareLayers:
+    """Classes of a cell from its vector: linear layers with ReLU between them, and no dropout.
+
+    Parameters
+    ----------
+    d_in
+        Width of the input.
+    widths
+        Width of the output of each linear layer; the last is the number of classes.
+    """
+
+    d_in: Size
+    widths: tuple[Size, ...] | Shapes
+
+
+CellHead: TypeAlias = (
+    MixtureLatent | MixtureReadout | CountDecoder | ActivatedHead | ExpressionDecoder | DroppedLayers | BareLayers
+)
 """Heads that read the vectors of cells that are tokens."""

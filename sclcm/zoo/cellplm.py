@@ -12,6 +12,7 @@ from sclcm.nn.configs import BackboneConfig, FeedForward, LayerNorm, LCMConfig
 from sclcm.nn.readouts import LinearHead
 from sclcm.nn.set_configs import (
     BagOfGenes,
+    BareLayers,
     CellProjection,
     CountDecoder,
     DroppedLayers,
@@ -24,7 +25,7 @@ from sclcm.nn.set_configs import (
 from sclcm.zoo._card import ModelCard
 from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._recipes import GeneRecipe
-from sclcm.zoo._spec import BesideWeights, Checkpoint, HasTensor, ModelSpec, Recipe, Variant
+from sclcm.zoo._spec import BesideWeights, Checkpoint, HasTensor, LacksTensor, ModelSpec, Recipe, Variant
 from sclcm.zoo._vocabularies import ListedGenes
 
 TABLE = "embedder.feat_enc.emb"
@@ -39,6 +40,7 @@ COVARIATE = "decoder.covariate_layers.{}."
 FIRST_COVARIATE = "decoder.covariate_layers.0."
 OUT = "decoder.out_layer."
 CLASSES = "head.mlp.1.weight"
+BARE_CLASSES = "head.mlp.0.weight"
 CLUSTERS = LATENT + "inference_qyx.0.logits.weight"
 MEAN = LATENT + "inference_qzyx.2.mu.weight"
 DISPERSION = OUT + "dec_disp"
@@ -130,8 +132,18 @@ SPEC = ModelSpec(
             recipes={"embed": Recipe(pooling=TokenItself(), head="latent")},
         ),
         Variant(
-            when=(HasTensor(CLASSES),),
+            when=(HasTensor(CLASSES), LacksTensor(BARE_CLASSES)),
             heads={"cell_class": DroppedLayers(d_in=Shape(CLASSES, 1), widths=Shapes("head.mlp.{}.weight"))},
+            keys=KeyMap(
+                Rename("head.mlp.{}.weight", "heads.cell_class.layers.{}.weight"),
+                Rename("head.mlp.{}.bias", "heads.cell_class.layers.{}.bias"),
+            ),
+            labels=ClassLabels(head="cell_class", recipe="embed"),
+        ),
+        # The authors' code puts no dropout before the layers where its share is zero, and numbers them otherwise.
+        Variant(
+            when=(HasTensor(BARE_CLASSES),),
+            heads={"cell_class": BareLayers(d_in=Shape(BARE_CLASSES, 1), widths=Shapes("head.mlp.{}.weight"))},
             keys=KeyMap(
                 Rename("head.mlp.{}.weight", "heads.cell_class.layers.{}.weight"),
                 Rename("head.mlp.{}.bias", "heads.cell_class.layers.{}.bias"),

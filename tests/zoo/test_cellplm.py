@@ -176,9 +176,11 @@ def test_fine_tuned_classifier_has_its_own_latent_layer(release):
     assert model.lcm.read_cells("cell_class", z).shape == (3, 4)
 
 
-def test_class_head_may_have_more_layers(release, tmp_path):
+@pytest.mark.parametrize("places", [(1,), (1, 4), (1, 4, 7), (0,), (0, 2), (0, 2, 4)])
+def test_class_head_may_have_more_layers_with_and_without_dropout(release, tmp_path, places):
     def change(tensors):
-        shapes = {"mlp.1": (6, 5), "mlp.4": (7, 6), "mlp.7": (4, 7)}
+        widths = [*(5, 6, 7)[: len(places)], 4]
+        shapes = {f"mlp.{place}": (widths[i + 1], widths[i]) for i, place in enumerate(places)}
         head = {f"head.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
         head |= {f"head.{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
         latent = {
@@ -191,7 +193,7 @@ def test_class_head_may_have_more_layers(release, tmp_path):
     stored = {}
     model, z = loaded(release(change, latent_mod="ae")), torch.randn(3, 5)
     wanted = z
-    for i in (1, 4, 7):
+    for i in places:
         wanted = (wanted.relu() if i > 1 else wanted) @ stored[f"head.mlp.{i}.weight"].t() + stored[
             f"head.mlp.{i}.bias"
         ]
