@@ -247,9 +247,6 @@ SPEC = ModelSpec(
         "dec_hid": WherePresent(DISPERSION, Shape(OUT + "dec_1.weight", 1)),
         "dec_layers": WherePresent(DISPERSION, Sum(parts=(Count(DECODER + "0.weight"), 1))),
         "out_dim": WherePresent(DISPERSION, Shape(DISPERSION)),
-        "batch_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "batch.0.weight", absent=0)),
-        "dataset_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "dataset.0.weight", absent=0)),
-        "platform_num": WherePresent(DISPERSION, Shape(FIRST_COVARIATE + "platform.0.weight", absent=0)),
     },
     checkpoints={
         "85m": Checkpoint(

@@ -119,7 +119,6 @@ def test_models_of_another_kind_are_refused(release, key, value):
     "key",
     [
         *("enc_hid", "enc_layers", "num_clusters", "post_latent_dim", "dec_hid", "dec_layers", "out_dim"),
-        *("batch_num", "dataset_num", "platform_num"),
     ],
 )
 def test_configuration_whose_sizes_the_weights_contradict_is_refused(release, key):
