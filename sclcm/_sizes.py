@@ -314,9 +314,10 @@ def names_given(declaration: object) -> set[str]:
     return set()
 
 
-def as_int(size: Size) -> int:
-    """Return a resolved size, a positive integer; `ValueError` if it is a rule still, or no such number."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        msg = f"A size must be a positive integer, found {size!r}; the release's configuration may be damaged."
+def as_int(size: Size, *, least: int = 1) -> int:
+    """Return a resolved size, an integer of one or more; `ValueError` if it is a rule still, or no such number."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        kind = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        msg = f"A size must be {kind}, found {size!r}; the release's configuration may be damaged."
         raise ValueError(msg)
     return size

@@ -243,7 +243,7 @@ class CellClassHead(nn.Module):
         super().__init__()
         blocks = [
             (Linear(d_model, d_model), Activation(config.activation), layer_norm(config.layer_norm, d_model))
-            for _ in range(as_int(config.n_hidden))
+            for _ in range(as_int(config.n_hidden, least=0))
         ]
         self.layers = nn.Sequential(*itertools.chain(*blocks))
         self.out = Linear(d_model, as_int(config.n_classes))

@@ -166,7 +166,7 @@ class CellClassHead:
     Parameters
     ----------
     n_hidden
-        Number of blocks.
+        Number of blocks; zero leaves the last layer alone.
     n_classes
         Number of classes.
     activation

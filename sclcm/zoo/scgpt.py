@@ -128,6 +128,14 @@ SPEC = ModelSpec(
     },
     weights=("best_model.pt",),
     config="args.json",
+    requires={
+        "embsize": Shape(TABLE, 1),
+        "d_hid": Shape("transformer_encoder.layers.0.linear1.weight"),
+        "nlayers": Count(BLOCK + "linear1.weight"),
+        "pad_token": "<pad>",
+        "input_emb_style": frozenset({"continuous", "category"}),
+        "pre_norm": False,
+    },
     variants=(
         Variant(
             when=(HasTensor("value_encoder.linear1.weight"),),
@@ -248,8 +256,9 @@ SPEC = ModelSpec(
                 )
             },
             keys=KeyMap(
-                Rename("cls_decoder._decoder.{}.weight", "heads.cell_class.layers.{}.weight"),
-                Rename("cls_decoder._decoder.{}.bias", "heads.cell_class.layers.{}.bias"),
+                # Upstream's `n_layers_cls` may be one: then there is nothing but the last layer.
+                Rename("cls_decoder._decoder.{}.weight", "heads.cell_class.layers.{}.weight", optional=True),
+                Rename("cls_decoder._decoder.{}.bias", "heads.cell_class.layers.{}.bias", optional=True),
                 Rename("cls_decoder.out_layer.weight", "heads.cell_class.out.weight"),
                 Rename("cls_decoder.out_layer.bias", "heads.cell_class.out.bias"),
             ),

@@ -157,7 +157,7 @@ def test_heads_that_a_checkpoint_lacks_are_left_out(release):
     torch.testing.assert_close(outputs(model)["cells"], outputs(packaged())["cells"], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("n_layers", [2, 3, 4])
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 def test_depth_of_the_class_head_is_read_off_the_tensors(release, n_layers):
     def change(tensors):
         kept = without("cls_decoder._decoder.")(tensors)
@@ -259,6 +259,18 @@ def test_setting_that_is_not_there_is_named(release):
     (folder / "args.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="nheads"):
         loaded(folder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("embsize", 48), ("d_hid", 24), ("nlayers", 1), ("nlayers", 3)])
+def test_sizes_that_the_tensors_contradict_are_refused(release, key, value):
+    with pytest.raises(ValueError, match=rf"says '{key}' is {value}, but the weights say"):
+        loaded(release(settings={key: value}))
+
+
+@pytest.mark.parametrize(("key", "value"), [("pre_norm", True), ("input_emb_style", "scaling"), ("pad_token", "<x>")])
+def test_settings_of_another_model_are_refused(release, key, value):
+    with pytest.raises(ValueError, match=rf"says '{key}' is {value!r}, but only models with"):
+        loaded(release(settings={key: value}))
 
 
 # ---- what users see ----
