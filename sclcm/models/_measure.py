@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
 
-from sclcm._sizes import names_given
+from sclcm._sizes import Config, ReleaseFacts, names_given
 from sclcm.encoding.batches import TokenBatch, pad_sentences
 from sclcm.encoding.sentences import NO_LIMIT, CellSentences, encode
 from sclcm.engine.infer import CellVectors, FeatureMeans, run, to_tensors
@@ -35,6 +35,7 @@ from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._load import load
 from sclcm.models._measure_input import aligned_input, of_species_of
 from sclcm.models._measure_sets import MEASURES as SET_MEASURES
+from sclcm.models._release import Release
 from sclcm.reference import _probes as probes
 from sclcm.zoo._labels import ClassLabels
 from sclcm.zoo._registry import get_spec
@@ -150,6 +151,13 @@ class Measurement:
     def said(self, setting: probes.Said, name: str) -> Any:
         """Return a setting of upstream's from what is said of an array."""
         return said(setting, self.facts.get(setting.of or name))
+
+    def configured(self, setting: Config | float) -> float:
+        """Return a number, read from the configuration of the checkpoint where that says it."""
+        if not isinstance(setting, Config):
+            return setting
+        config = Release(self.folder, (self.folder,)).config(cast("str", get_spec(self.family).config))
+        return float(ReleaseFacts(config=config).value(setting))
 
     def take(self, probe: probes.Probe, name: str) -> Any:
         """Return the array that a probe declares; `name` is that of the array."""

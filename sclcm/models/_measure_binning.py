@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from sclcm.encoding.draws import CellRandom
 from sclcm.encoding.normalize import LogNormalize
 from sclcm.encoding.values import Bins, quantile_bins, quantile_edges
 from sclcm.engine.graphs import cosine_graph, rank_shares
-from sclcm.models._measure_draws import n_bins, require_shape
+from sclcm.models._measure_draws import n_bins, require_shape, token_of_var
 from sclcm.nn.tokens import TokenTensors
 from sclcm.reference import _binning_probes as probes
 
@@ -147,25 +148,27 @@ def gene_edges(m: Measurement, probe: probes.GeneEdges, name: str) -> np.ndarray
 
 def gene_set_tokens(m: Measurement, probe: probes.GeneSetTokens, name: str) -> np.ndarray:
     """Return the same genes for each cell, after `<cls>`."""
-    stored, vocabulary = np.asarray(m.draws[name]), m.pretrained.vocabulary
+    stored = np.asarray(m.draws[name])
     require_shape(stored, (None, None), name, kinds="iu")
     genes = stored[0, 1:].tolist()
-    measured = vocabulary.token_ids[m.input.alignment.feature_index].tolist()
-    if len(set(genes)) < len(genes) or not set(genes) <= set(measured):
-        msg = f"{name!r} should name genes that the input has and the vocabulary knows, each once."
+    if not Counter(genes) <= Counter(token_of_var(m).tolist()) or -1 in genes:
+        msg = f"{name!r} should name genes that the input has and the vocabulary knows, each as often as the input."
         raise ValueError(msg)
-    return np.tile([vocabulary.specials["<cls>"], *genes], (len(stored), 1))
+    return np.tile([m.pretrained.vocabulary.specials["<cls>"], *genes], (len(stored), 1))
 
 
 def gene_set_values(m: Measurement, probe: probes.GeneSetValues, name: str) -> np.ndarray:
     """Bins among a set of genes, expressed or not."""
     stored, tokens = np.asarray(m.draws[name]), m.draws[probe.tokens]
     require_shape(stored, tokens.shape, name, kinds="f")
-    features = np.searchsorted(m.pretrained.vocabulary.token_ids, tokens[0, 1:])
+    columns: dict[int, list[int]] = defaultdict(list)
+    for column, token in enumerate(token_of_var(m).tolist()):
+        columns[token].append(column)
+    # Of columns with one gene, each time the next.
+    var = [columns[token].pop(0) for token in tokens[0, 1:].tolist()]
+    rows = m.input.source.read(0, len(stored)).tocsc()[:, var].toarray()
     out = np.zeros(stored.shape, dtype=np.float32)
-    for cell in range(len(stored)):
-        counts = m.chunk.counts[cell].toarray().ravel()[features]
-        out[cell, 1:] = _possible_bins(counts, stored[cell, 1:], m)
+    out[:, 1:] = [_possible_bins(counts, drawn, m) for counts, drawn in zip(rows, stored[:, 1:], strict=True)]
     return out
 
 

@@ -23,6 +23,7 @@ from sclcm.nn.embedders import require_condition
 from sclcm.nn.pooling import pool
 from sclcm.nn.tokens import TokenTensors
 from sclcm.reference import _collated_probes as probes
+from sclcm.reference._probes import Said
 from sclcm.zoo._registry import get_spec
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def run_pass(
     tokens = drawn_tokens(m, given.drawn, given.condition)
     if given.hiding is not None:
         hide = torch.as_tensor(m.draws[given.hiding.mask], device=m.device_of)
-        tokens = dataclasses.replace(tokens, value_bl=tokens.value_bl.masked_fill(hide, given.hiding.value))  # type: ignore[union-attr]
+        value = m.configured(given.hiding.value)
+        tokens = dataclasses.replace(tokens, value_bl=tokens.value_bl.masked_fill(hide, value))  # type: ignore[union-attr]
     return pretrained, tokens, pretrained.lcm(tokens)
 
 
@@ -140,6 +142,7 @@ def pass_losses(m: Measurement, probe: probes.Losses, name: str) -> list[float]:
     cells_bd = x_bld[:, 0].float()
 
     def one(kind: str, by: Any) -> Tensor:
+        by = m.said(by, name) if isinstance(by, Said) else by
         if not isinstance(by, str):
             similar = {"similarity": losses.elastic_similarity, "contrast": _contrast_with_itself}
             return similar[kind](cells_bd, by)

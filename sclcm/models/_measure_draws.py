@@ -79,10 +79,15 @@ class Collated:
 
 def expressed(m: Measurement) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return token (-1: not of the vocabulary) and count of each expressed gene of each cell, in the order of var."""
-    features = m.input.alignment.feature_of_var
-    tokens = np.where(features >= 0, m.pretrained.vocabulary.token_ids[features], -1)
+    tokens = token_of_var(m)
     rows = m.input.source.read(0, m.adata.n_obs)
     return [(tokens[rows[cell].indices], rows[cell].data) for cell in range(rows.shape[0])]
+
+
+def token_of_var(m: Measurement) -> np.ndarray:
+    """Return the token of each var of the input, -1 where the vocabulary has none."""
+    features = m.input.alignment.feature_of_var
+    return np.where(features >= 0, m.pretrained.vocabulary.token_ids[features], -1)
 
 
 def n_bins(pretrained: Pretrained) -> int:
@@ -208,12 +213,13 @@ def hidden_values(m: Measurement, probe: probes.HiddenValues, name: str) -> np.n
     """Values of which a share is hidden: which is a draw."""
     stored, values = np.asarray(m.draws[name]), np.asarray(m.draws[probe.values])
     require_shape(stored, values.shape, name, kinds="f")
-    hidden = stored == probe.hidden
+    value = m.configured(probe.hidden)
+    hidden = stored == value
     wanted = ((values != collated(m).special).sum(1) * m.said(probe.share, name)).astype(int)
     if (hidden.sum(1) != wanted).any():
         msg = f"{name!r} hides {hidden.sum(1).tolist()} values, expected {wanted.tolist()}."
         raise ValueError(msg)
-    return np.where(hidden, stored.dtype.type(probe.hidden), values)
+    return np.where(hidden, stored.dtype.type(value), values)
 
 
 def _expressed(m: Measurement) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from sclcm._sizes import Config
     from sclcm.reference._probes import Said
 
 
@@ -37,11 +38,11 @@ class Hiding:
     mask
         Name of the array that says so.
     value
-        What stands in their place.
+        What stands in their place: a number, or the entry of the configuration that says it.
     """
 
     mask: str
-    value: float
+    value: float | Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,11 +196,11 @@ class Losses:
     terms
         Kind of loss, and the head or number that it takes: `("mse", head)`, `("relative", head)`,
         `("expressed", head)`, `("similarity", threshold)`, `("contrast", temperature)`, `("class", head)` with the
-        number of the cell as label, `("condition", head)`.
+        number of the cell as label, `("condition", head)`. A number may be where it is said.
     """
 
     given: Pass
-    terms: tuple[tuple[str, str | float], ...]
+    terms: tuple[tuple[str, str | float | Said], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,9 +330,9 @@ class HiddenValues:
     share
         Share of the tokens of each cell that are hidden.
     hidden
-        What stands in their place.
+        What stands in their place: a number, or the entry of the configuration that says it.
     """
 
     values: str
     share: Said
-    hidden: float
+    hidden: float | Config

@@ -287,3 +287,42 @@ def test_names_come_from_the_column_that_upstream_reads_however_little_it_matche
     found = measurement(fixture).input
     assert found.gene_key == "feature_name"
     assert names[found.alignment.var_index].tolist() == [name for name in names if name in tokens]
+
+
+# ---- what a fixture says itself ----
+
+
+def test_hidden_values_are_those_that_the_configuration_says(fixture):
+    hidden = EXPECTED["random_mask_value"]
+    change_json(fixture / "checkpoint/args.json", lambda settings: settings.update({"mask_value": -5}))
+    change_expected(fixture, random_mask_value=np.where(hidden == -1, np.float32(-5), hidden))
+    assert {"mlm_output", "masked_cell_emb", "int_mvc_output", "losses"} <= failed(fixture)
+    assert "random_mask_value" not in failed(fixture)
+
+
+def test_threshold_of_similarity_is_read_from_the_words_of_the_fixture(fixture):
+    facts = json.loads((fixture / "expected.json").read_text())
+    facts["losses"]["meaning"] = facts["losses"]["meaning"].replace("thres 0.3", "thres 0.8")
+    (fixture / "expected.json").write_text(json.dumps(facts))
+    m = measurement(fixture)
+    m.facts = facts
+    found = np.asarray(m.take(find_probe("losses", ARRAYS), "losses"))
+    assert np.flatnonzero(~np.isclose(found, EXPECTED["losses"], rtol=1e-5, atol=1e-5)).tolist() == [3]
+
+
+def test_gene_of_two_columns_may_be_chosen_twice(fixture):
+    adata = anndata.read_h5ad(fixture / "input.h5ad")
+    names = adata.var["feature_name"].astype(str).to_numpy(copy=True)
+    names[5] = names[0]
+    adata.var["feature_name"] = names
+    adata.write_h5ad(fixture / "input.h5ad")
+    tokens = EXPECTED["attn_genes"][:, [0, 1, 1, 3]]
+    drawn = np.full((len(tokens), 4), 25, dtype=np.float32)
+    m = measurement(fixture, attn_genes=tokens, attn_values=drawn)
+    assert (m.take(find_probe("attn_genes", ARRAYS), "attn_genes") == tokens).all()
+    values = m.take(find_probe("attn_values", ARRAYS), "attn_values")
+    counts = adata.X.toarray()[: len(tokens), [0, 5]]
+    assert ((values[:, 1:3] > 0) == (counts > 0)).all()
+    once = measurement(fixture, attn_genes=tokens[:, [0, 1, 1, 1]], attn_values=drawn)
+    with pytest.raises(ValueError, match="each as often as the input"):
+        once.take(find_probe("attn_genes", ARRAYS), "attn_genes")

@@ -6,6 +6,7 @@ inference and fine-tuned models, @4068d67c (branch dev-temp) for the generative 
 
 from __future__ import annotations
 
+from sclcm._sizes import Config
 from sclcm.reference._binning_probes import (
     AttentionGraph,
     Binned,
@@ -47,10 +48,12 @@ FULL = Drawn(tokens="embed_full_genes", values="embed_full_values")
 SHORT = Drawn(tokens="embed_short_genes", values="embed_short_values")
 VISIBLE = Drawn(tokens="gen_pcpt_gene", values="gen_pcpt_expr")
 ATTENDED = Drawn(tokens="attn_genes", values="attn_values")
-HIDING = Hiding(mask="mask", value=-1.0)
+MASK_VALUE = Config("mask_value", default=-1)
+HIDING = Hiding(mask="mask", value=MASK_VALUE)
 MASKED = Pass(drawn=FULL, hiding=HIDING)
 ANNOTATION = Pass(drawn=FULL, hiding=HIDING, folder="../checkpoint_annotation")
 INTEGRATION = Pass(drawn=FULL, hiding=HIDING, folder="../checkpoint_integration", condition="int_batch_labels")
+SIMILAR = Said(pattern=r"thres ([\d.]*\d)", otherwise=0.3, of="losses")
 COSINE = Said(pattern=r"cosine >= ([\d.]+\d)", otherwise=0.3, of="grn_edges")
 MIN_COUNTS = Said(pattern=r"filter_gene_by_counts=(\d+)", otherwise=3, of="pre_genes")
 MASKED_SHARE = Said(pattern=r"mask_ratio=([\d.]*\d)", otherwise=0.4, of="random_mask_value")
@@ -95,7 +98,7 @@ ARRAYS = {
             ("mse", "value"),
             ("mse", "cell_gene"),
             ("relative", "value"),
-            ("similarity", 0.3),
+            ("similarity", SIMILAR),
             ("contrast", 0.5),
             ("class", "cell_class"),
         ),
@@ -136,6 +139,6 @@ ARRAYS = {
     "pre_bin_edges": Prepared(min_counts=MIN_COUNTS, part="edges"),
     "tok_sampled_genes": SampledTokens(),
     "tok_sampled_values": SampledValues(tokens="tok_sampled_genes"),
-    "random_mask_value": HiddenValues(values="tok_sampled_values", share=MASKED_SHARE, hidden=-1.0),
+    "random_mask_value": HiddenValues(values="tok_sampled_values", share=MASKED_SHARE, hidden=MASK_VALUE),
     "pert_*": Deferred("the fine-tuned perturbation model is not implemented yet"),
 }
