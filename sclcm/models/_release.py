@@ -152,13 +152,13 @@ def check_requirements(spec: ModelSpec, facts: ReleaseFacts) -> None:
     """Refuse a configuration of which another kind of model is built, or one that contradicts the weights."""
     for key, value in spec.requires.items():
         found = _nested(facts.config, key)
-        is_size = is_dataclass(value)
+        is_size = is_dataclass(value) or isinstance(value, tuple)
         if found is _MISSING or (is_size and found is None):  # the authors' code takes a size of its own for `None`
             continue
         wanted = resolve_sizes(value, facts)
         if is_size and wanted is None:  # the checkpoint has no such part
             continue
-        allowed = sorted(wanted, key=str) if isinstance(wanted, frozenset) else [wanted]
+        allowed = sorted(wanted, key=str) if isinstance(wanted, frozenset | tuple) else [wanted]
         if found not in allowed:
             listed = " or ".join(map(repr, allowed))
             known = (

@@ -297,8 +297,9 @@ class ModelSpec:
     config
         Pattern of the configuration file, its place in or beside the weights file, or `None`.
     requires
-        Entries of the configuration that must have a certain value where they are there, one of a frozen set, or the
-        size that the weights have; some only where the weights have a part (`WherePresent`).
+        Entries of the configuration that must have a certain value where they are there, one of a frozen set, the size
+        that the weights have (some only where they have a part, `WherePresent`), or of a tuple what goes with the
+        tensors that are there.
     variants
         What some checkpoints have besides.
     prototypes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclcm._sizes import Config, Count, Shape
+from sclcm._sizes import Config, Count, Shape, WherePresent
 from sclcm.checkpoints.keymap import Either, KeyMap, Rename, StripPrefix
 from sclcm.encoding.select import InOrder
 from sclcm.encoding.sentences import Encoding
@@ -133,7 +133,10 @@ SPEC = ModelSpec(
         "d_hid": Shape("transformer_encoder.layers.0.linear1.weight"),
         "nlayers": Count(BLOCK + "linear1.weight"),
         "pad_token": "<pad>",
-        "input_emb_style": frozenset({"continuous", "category"}),
+        "input_emb_style": (
+            WherePresent("value_encoder.linear1.weight", "continuous"),
+            WherePresent("value_encoder.embedding.weight", "category"),
+        ),
         "pre_norm": False,
     },
     variants=(
