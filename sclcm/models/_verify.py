@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from sclcm._sizes import ReleaseFacts
 from sclcm.checkpoints.readers import read_array, read_json
 from sclcm.models._fixture_input import read_fixture_input
 from sclcm.models._measure import Measurement
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
+    from sclcm._sizes import Rule
     from sclcm.checkpoints.keymap import State
     from sclcm.zoo._spec import ModelSpec
 
@@ -156,6 +158,7 @@ def _verify_folder(
         run=_run_of(folder),
         facts=facts,
     )
+    _check_run(getattr(_reference(family), "STATED", {}), measurement)
     yield from _load_copies(measurement, prefix)
     if cells := getattr(_reference(family), "CELLS_READ", None):
         measurement = measurement.of_cells(cells)
@@ -186,6 +189,17 @@ def _run_of(folder: Path) -> dict[str, Any]:
     """Return what `run.json` says of how the arrays were made, where there is one."""
     file = folder / "run.json"
     return _require_names(read_json(file, nan=True), "run.json") if file.is_file() else {}
+
+
+def _check_run(stated: Mapping[str, Rule], measurement: Measurement) -> None:
+    """Refuse a `run.json` that states other sizes than the weights have; the authors' script could not load them."""
+    state = measurement.pretrained.lcm.state_dict()
+    facts = ReleaseFacts(shapes={name: tuple(tensor.shape) for name, tensor in state.items()})
+    for key, rule in stated.items():
+        wanted = facts.value(rule)
+        if (found := measurement.run.get(key, wanted)) != wanted:
+            msg = f"'run.json' says {key!r} is {found!r}, but the weights say {wanted!r}; they are of different models."
+            raise ValueError(msg)
 
 
 def _require_names(content: Any, file: str) -> dict[str, Any]:

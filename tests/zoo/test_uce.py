@@ -489,3 +489,13 @@ def test_real_cells_have_vectors_without_a_warning(adata, model):
         warnings.simplefilter("error")
         vectors(adata, model)
     assert summary(list(verify("uce"))).startswith("27 ok, 0 fail")
+
+
+@pytest.mark.parametrize("key", ["emsize", "token_dim", "d_hid", "nlayers", "output_dim"])
+def test_sizes_of_a_run_that_the_weights_contradict_are_refused(tmp_path, key):
+    folder = Path(shutil.copytree(REFERENCE, tmp_path / "fixture"))
+    (folder / "run.json").write_text(json.dumps({**RUN, key: RUN[key] + 1}))
+    with pytest.raises(
+        ValueError, match=rf"'run\.json' says '{key}' is {RUN[key] + 1}, but the weights say {RUN[key]}"
+    ):
+        list(verify("uce", fixture=folder))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sclcm._sizes import Count, Shape
 from sclcm.reference._genomic_probes import (
     GenePairs,
     GenomicEmbedding,
@@ -20,6 +21,14 @@ from sclcm.reference._genomic_probes import (
 )
 from sclcm.reference._probes import RowDraw
 
+# What the authors' script is told, and the weights say too.
+STATED = {
+    "emsize": Shape("embed.gene_norm.project.linear.weight"),
+    "token_dim": Shape("embed.gene.weight", 1),
+    "d_hid": Shape("backbone.blocks.0.ff.up.weight"),
+    "nlayers": Count("backbone.blocks.{}.ff.up.weight"),
+    "output_dim": Shape("heads.cell.out.weight"),
+}
 SEEN = 1.0
 CELLS = GenomicEmbedding(recipe="embed", padding_bias=SEEN)
 PAIRS = GenePairs(part="tokens", head="expressed", rows="predict_rows", cells=CELLS)
