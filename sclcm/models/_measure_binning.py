@@ -106,7 +106,11 @@ def prepared(m: Measurement, probe: probes.Prepared, name: str) -> np.ndarray:
         return np.asarray(values.sum(1)).ravel()
     rows = [values[cell] for cell in range(values.shape[0])]
     if probe.part == "edges":
-        return np.array([[0.0, *quantile_edges(row.data, n_bins(m.pretrained))] for row in rows])
+        out = np.zeros((len(rows), n_bins(m.pretrained)))
+        for cell, row in enumerate(rows):
+            if row.nnz:  # without a gene that is kept, edges are zeros
+                out[cell, 1:] = quantile_edges(row.data, n_bins(m.pretrained))
+        return out
     stored = np.asarray(m.draws[name])
     require_shape(stored, values.shape, name, kinds="iu")
     return np.array([_possible_bins(row.toarray().ravel(), drawn, m) for row, drawn in zip(rows, stored, strict=True)])

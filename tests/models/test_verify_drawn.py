@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from torch import nn
 
 import sclcm.reference
@@ -326,3 +327,21 @@ def test_gene_of_two_columns_may_be_chosen_twice(fixture):
     once = measurement(fixture, attn_genes=tokens[:, [0, 1, 1, 1]], attn_values=drawn)
     with pytest.raises(ValueError, match="each as often as the input"):
         once.take(find_probe("attn_genes", ARRAYS), "attn_genes")
+
+
+def test_cell_without_a_gene_of_enough_counts_has_edges_of_zero(fixture):
+    adata = anndata.read_h5ad(fixture / "input.h5ad")
+    counts = adata.X.toarray()
+    rare = int(np.flatnonzero(counts.sum(0) == 0)[0])
+    counts[-1] = 0
+    counts[-1, rare] = 1
+    adata.X = csr_matrix(counts)
+    adata.write_h5ad(fixture / "input.h5ad")
+    kept = np.flatnonzero(counts.sum(0) >= 3)
+    m = measurement(fixture, pre_binned=np.zeros((adata.n_obs, len(kept)), dtype=np.int16))
+    edges = m.take(find_probe("pre_bin_edges", ARRAYS), "pre_bin_edges")
+    assert (edges[-1] == 0).all()
+    assert (edges[:-1, 1:] > 0).all()
+    bins = m.take(find_probe("pre_binned", ARRAYS), "pre_binned")
+    assert (bins[-1] == 0).all()
+    assert (bins[:-1].max(1) > 0).all()
