@@ -210,13 +210,20 @@ def genomic_embedding(m: Measurement, probe: probes.GenomicEmbedding, name: str)
     return out
 
 
+def _n_genes(m: Measurement, probe: probes.GenePairs, name: str) -> int:
+    """Return of how many genes an array is; without their tokens beside it, its own shape says it, a loss's does not."""
+    if probe.rows in m.draws or probe.part == "loss":
+        return len(m.draws[probe.rows])
+    return m.draws[name].shape[0 if probe.part == "vectors" else -1]
+
+
 def gene_pairs(m: Measurement, probe: probes.GenePairs, name: str) -> Any:
     """What a head says of cells and genes."""
     cells, lcm = genomic(m), m.pretrained.lcm
     if probe.part == "tokens":
         return m.as_many(cells.tokens.astype(np.int64), name)
     head = cast("CellVectorHead", lcm.heads[probe.head])
-    n_genes = max(len(m.draws[probe.rows]), 1)
+    n_genes = max(_n_genes(m, probe, name), 1)
     targets = cells.counts[:, :n_genes] > 0
     if probe.part == "targets":
         return targets.astype(np.float32)

@@ -92,7 +92,7 @@ class GenePairs:
     head
         The head.
     rows
-        Array of `expected.npz` with the tokens of the genes, which says how many they are.
+        Array of `expected.npz` with the tokens of the genes, which says how many they are where it is stored.
     cells
         Whose cell vectors.
     unit
