@@ -211,7 +211,7 @@ def genomic_embedding(m: Measurement, probe: probes.GenomicEmbedding, name: str)
 
 
 def _n_genes(m: Measurement, probe: probes.GenePairs, name: str) -> int:
-    """Return of how many genes an array is; without their tokens beside it, its own shape says it, a loss's does not."""
+    """Return of how many genes an array is; without their tokens beside it, its own shape says it, but for a loss."""
     if probe.rows in m.draws or probe.part == "loss":
         return len(m.draws[probe.rows])
     return m.draws[name].shape[0 if probe.part == "vectors" else -1]

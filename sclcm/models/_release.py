@@ -220,6 +220,9 @@ def read_vocabulary(  # noqa: PLR0911
 def _read_dictionary(source: VocabularySource, release: Release) -> GeneVocabulary:
     """Return the vocabulary that a dictionary of tokens holds."""
     tokens = release.dictionary(source.files)
+    if source.append:
+        lacking = [token for token in source.specials if token not in tokens]
+        tokens = {**tokens, **{token: len(tokens) + place for place, token in enumerate(lacking)}}
     if source.pad not in tokens:
         msg = f"{release.used[-1].name!r} lacks the padding token {source.pad!r}; it fits no model of this family."
         raise ValueError(msg)

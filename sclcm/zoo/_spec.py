@@ -61,6 +61,8 @@ class VocabularySource:
         Species of the genes.
     merge
         What becomes of several columns of one gene.
+    append
+        Whether special tokens that the file lacks have the ids after its last, as in the authors' code.
     """
 
     files: tuple[str, ...]
@@ -72,6 +74,7 @@ class VocabularySource:
     gene_columns: tuple[str, ...] = ()
     species: tuple[str, ...] = ("human",)
     merge: Merge = "sum"
+    append: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,7 @@ SPEC = ModelSpec(
         pad="<pad>",
         gene_columns=("feature_name", "gene_name"),
         merge="keep",
+        append=True,
     ),
     # Upstream's collator has 51 bins written into it, whatever the checkpoint's arguments say; bins follow the order of
     # the values alone, so that counts need no normalisation. <cls> has the value of the padding.

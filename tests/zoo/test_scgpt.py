@@ -255,6 +255,23 @@ def test_vocabulary_of_another_model_is_an_error(release):
         loaded(folder)
 
 
+@pytest.mark.parametrize("lacking", [("<eoc>",), ("<pad>", "<cls>", "<eoc>")])
+def test_special_tokens_that_the_file_lacks_come_after_its_last(release, lacking):
+    folder = release()
+    tokens = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({name: i for name, i in tokens.items() if name not in lacking}))
+    assert dict(loaded(folder).vocabulary.specials) == {"<pad>": 170, "<cls>": 171, "<eoc>": 172}
+
+
+def test_vocabulary_that_lacks_a_token_within_is_an_error(release):
+    folder = release()
+    tokens = json.loads((folder / "vocab.json").read_text())
+    del tokens["<cls>"]
+    (folder / "vocab.json").write_text(json.dumps(tokens))
+    with pytest.raises(ValueError, match="172"):
+        loaded(folder)
+
+
 def test_setting_that_is_not_there_is_named(release):
     folder = release()
     settings = json.loads((folder / "args.json").read_text())
