@@ -41,11 +41,6 @@ def deleted(m: Measurement, deletion: probes.Deletion) -> dict[int, int]:
     return dict(zip(cells, tokens.tolist(), strict=True))
 
 
-def deleted_tokens(m: Measurement, probe: probes.DeletedTokens, name: str) -> np.ndarray:
-    """Tokens of genes that the cells express."""
-    return np.array(list(deleted(m, probe.deletion).values()))
-
-
 def before_and_after(m: Measurement, deletion: probes.Deletion) -> tuple[CellSentences, CellSentences, np.ndarray]:
     """Return filled sentences of all cells, the same without the deleted tokens, and where these stood (or -1)."""
     pretrained, tokens = m.pretrained, np.full(m.sentences.n_cells, -1)
@@ -58,32 +53,19 @@ def before_and_after(m: Measurement, deletion: probes.Deletion) -> tuple[CellSen
     return whole, delete_tokens(whole, places), places
 
 
-def edited(
-    m: Measurement, deletion: probes.Deletion, name: str
-) -> tuple[CellSentences, CellSentences, np.ndarray, int]:
-    """Return the sentences before and after, the places, and the number of the cell that an array is of."""
-    before, after, places = m.once(lambda _: before_and_after(m, deletion), deletion)
-    return before, after, places, int(re.search(r"\d+$", name)[0])  # type: ignore[index]
-
-
-def deleted_place(m: Measurement, probe: probes.DeletedPlace, name: str) -> np.ndarray:
-    """Place of the deleted token among the genes."""
-    *_, places, cell = edited(m, probe.deletion, name)
-    return places[[cell]] - m.pretrained.encoding.n_reserved
-
-
-def cosines(m: Measurement, probe: probes.DeletionCosines, name: str) -> torch.Tensor:
-    """Cosines of what remains, without the places that are kept free."""
-    before, after, places, cell = edited(m, probe.deletion, name)
+def deletion(m: Measurement, probe: probes.Deleted, name: str) -> np.ndarray | torch.Tensor:
+    """What a cell loses, where that stood, or how far the vectors of the others move."""
+    if probe.part == "tokens":
+        return np.array(list(deleted(m, probe.deletion).values()))
+    before, after, places = m.once(lambda _: before_and_after(m, probe.deletion), probe.deletion)
+    cell, n_reserved = int(re.search(r"\d+$", name)[0]), m.pretrained.encoding.n_reserved  # type: ignore[index]
+    if probe.part == "place":
+        return places[[cell]] - n_reserved
     one, pad = np.array([cell]), m.pretrained.vocabulary.specials[m.pretrained.pad]
     tokens = (to_tensors(pad_sentences(sentences, one, pad=pad), m.device_of) for sentences in (before, after))
     before_bld, after_bld = (all_vectors(m.pretrained.lcm, given) for given in tokens)
     place_b = torch.as_tensor(places[one], device=m.device_of)
-    return deletion_cosines(before_bld, after_bld, place_b)[:, m.pretrained.encoding.n_reserved :]
+    return deletion_cosines(before_bld, after_bld, place_b)[:, n_reserved:]
 
 
-MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {
-    probes.DeletedTokens: deleted_tokens,
-    probes.DeletedPlace: deleted_place,
-    probes.DeletionCosines: cosines,
-}
+MEASURES: dict[type, Callable[[Measurement, Any, str], Any]] = {probes.Deleted: deletion}

@@ -141,9 +141,9 @@ class _Kernel:
 
     def weights(self) -> Tensor:
         """Return the weight of each key for each query, shape `(cells, heads, queries, keys)`."""
-        whole = slice(None)
-        largest = self._stabilizer(self._shares(self.k_bhlk).most(), whole)
-        key_bhlr, query_bhlr = self._keys(whole, largest), self._queries(whole)
+        whole, shares = slice(None), self._shares(self.k_bhlk)
+        key_bhlr = self._keys(whole, shares, self._stabilizer(shares.most(), whole))
+        query_bhlr = self._queries(whole)
         products_bhqk = query_bhlr @ key_bhlr.transpose(-1, -2)
         weights_bhqk = products_bhqk / _not_zero(products_bhqk.sum(-1, keepdim=True))
         return weights_bhqk if self.real_b1l1 is None else weights_bhqk * self.real_b1l1.transpose(-1, -2)
@@ -160,7 +160,10 @@ class _Kernel:
             asked_bhr1 = asked_bhr1 + query_bhnr.transpose(-1, -2) @ (
                 share_bhl1[:, :, part] / _not_zero(query_bhnr @ total_bhr1)
             )
-        received_bhl = torch.cat([self._keys(part, largest) @ asked_bhr1 for part in self._parts()], dim=2)[..., 0]
+        found = [
+            self._keys(part, self._shares(self.k_bhlk[:, :, part]), largest) @ asked_bhr1 for part in self._parts()
+        ]
+        received_bhl = torch.cat(found, dim=2)[..., 0]
         return received_bhl * real_bhl1[..., 0]
 
     def _parts(self) -> list[slice]:
@@ -181,9 +184,8 @@ class _Kernel:
         shares = self._shares(self.q_bhlk[:, :, part])
         return shares.share_bhnr * shares.query_factor() + EPS
 
-    def _keys(self, part: slice, largest: Tensor) -> Tensor:
+    def _keys(self, part: slice, shares: _Shares, largest: Tensor) -> Tensor:
         """Return the features of some keys, shape `(cells, heads, keys, features)`; zero where there is no key."""
-        shares = self._shares(self.k_bhlk[:, :, part])
         feature_bhnr = shares.share_bhnr * shares.key_factor(shares.most(), largest) + EPS
         return feature_bhnr if self.key_b1l1 is None else feature_bhnr.masked_fill(~self.key_b1l1[:, :, part], 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,39 +27,18 @@ class Deletion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeletedTokens:
-    """The token that each cell loses: an input. It must be of a gene that the sentence has.
+class Deleted:
+    """An array of a deletion; but for the tokens, of the cell whose number its name ends in.
 
     Parameters
     ----------
     deletion
         The deletion.
+    part
+        `"tokens"`: what each cell loses, an input, which must be of genes that the sentences have. `"place"`: where
+        that token stood among the genes, shape `(1,)`. `"cosines"`: of each remaining token's last vector with its own
+        before, padding included, shape `(1, tokens - 1)`.
     """
 
     deletion: Deletion
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeletedPlace:
-    """Where that token stood among the genes of the cell whose number the name ends in, shape `(1,)`.
-
-    Parameters
-    ----------
-    deletion
-        The deletion.
-    """
-
-    deletion: Deletion
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeletionCosines:
-    """Cosine of each remaining token's last vector with its own before, padding included, shape `(1, tokens - 1)`.
-
-    Parameters
-    ----------
-    deletion
-        The deletion.
-    """
-
-    deletion: Deletion
+    part: Literal["tokens", "place", "cosines"]

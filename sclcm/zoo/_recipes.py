@@ -1,4 +1,4 @@
-"""Declarations of what a decoder says of every gene."""
+"""Declarations of recipes: which blocks are read together, and what a decoder says of every gene."""
 
 from __future__ import annotations
 

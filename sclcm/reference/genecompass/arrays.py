@@ -7,7 +7,7 @@ published; their filters of cells and genes were not applied.
 
 from __future__ import annotations
 
-from sclcm.reference._edit_probes import DeletedPlace, DeletedTokens, Deletion, DeletionCosines
+from sclcm.reference._edit_probes import Deleted, Deletion
 from sclcm.reference._filled_probes import (
     Filled,
     FilledHead,
@@ -105,7 +105,7 @@ ARRAYS = {
     "cls_logits": LOGITS,
     "cls_labels": LabelInput(head=HEAD),
     "cls_loss": TunedLoss(logits=LOGITS, labels="cls_labels"),
-    "delete_token": DeletedTokens(deletion=DELETION),
-    "delete_index_cell*": DeletedPlace(deletion=DELETION),
-    "delete_cos_cell*": DeletionCosines(deletion=DELETION),
+    "delete_token": Deleted(deletion=DELETION, part="tokens"),
+    "delete_index_cell*": Deleted(deletion=DELETION, part="place"),
+    "delete_cos_cell*": Deleted(deletion=DELETION, part="cosines"),
 }
